@@ -1,0 +1,214 @@
+"""One router for every language model: chosen by a policy in YAML, with fallback, cost and traces.
+
+The public names are loaded when they are first used, so that importing this package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .analysis import (
+        TaskAnalyzer as TaskAnalyzer,
+    )
+    from .analysis import (
+        TaskFacts as TaskFacts,
+    )
+    from .errors import (
+        AllProvidersFailed as AllProvidersFailed,
+    )
+    from .errors import (
+        AuthenticationError as AuthenticationError,
+    )
+    from .errors import (
+        BudgetExceeded as BudgetExceeded,
+    )
+    from .errors import (
+        ConfigurationError as ConfigurationError,
+    )
+    from .errors import (
+        ContentFiltered as ContentFiltered,
+    )
+    from .errors import (
+        ContextTooLong as ContextTooLong,
+    )
+    from .errors import (
+        DevSynthError as DevSynthError,
+    )
+    from .errors import (
+        EmptyResponse as EmptyResponse,
+    )
+    from .errors import (
+        InvalidRequest as InvalidRequest,
+    )
+    from .errors import (
+        MalformedResponse as MalformedResponse,
+    )
+    from .errors import (
+        ModelNotFound as ModelNotFound,
+    )
+    from .errors import (
+        NoModelFits as NoModelFits,
+    )
+    from .errors import (
+        PolicyError as PolicyError,
+    )
+    from .errors import (
+        ProviderError as ProviderError,
+    )
+    from .errors import (
+        ProviderTimeout as ProviderTimeout,
+    )
+    from .errors import (
+        ProviderUnavailable as ProviderUnavailable,
+    )
+    from .errors import (
+        QuotaExhausted as QuotaExhausted,
+    )
+    from .errors import (
+        RateLimitError as RateLimitError,
+    )
+    from .errors import (
+        RequestRejected as RequestRejected,
+    )
+    from .errors import (
+        StreamInterrupted as StreamInterrupted,
+    )
+    from .layers.fallback import FallbackProvider as FallbackProvider
+    from .policy import (
+        Conditions as Conditions,
+    )
+    from .policy import (
+        Facts as Facts,
+    )
+    from .policy import (
+        Policy as Policy,
+    )
+    from .policy import (
+        Range as Range,
+    )
+    from .policy import (
+        Rule as Rule,
+    )
+    from .policy import (
+        When as When,
+    )
+    from .port import ProviderPort as ProviderPort
+    from .providers.lmstudio import LMStudioProvider as LMStudioProvider
+    from .providers.local import LocalProvider as LocalProvider
+    from .providers.openai import OpenAIProvider as OpenAIProvider
+    from .providers.registry import (
+        ProviderRegistry as ProviderRegistry,
+    )
+    from .providers.registry import (
+        registry as registry,
+    )
+    from .providers.stub import StubProvider as StubProvider
+    from .reply import Reply as Reply
+    from .router import (
+        Router as Router,
+    )
+    from .router import (
+        stack as stack,
+    )
+    from .sync import SyncRouter as SyncRouter
+    from .types import (
+        FREE as FREE,
+    )
+    from .types import (
+        Attempt as Attempt,
+    )
+    from .types import (
+        Candidate as Candidate,
+    )
+    from .types import (
+        ChatRequest as ChatRequest,
+    )
+    from .types import (
+        Chunk as Chunk,
+    )
+    from .types import (
+        EmbedRequest as EmbedRequest,
+    )
+    from .types import (
+        Evidence as Evidence,
+    )
+    from .types import (
+        Latency as Latency,
+    )
+    from .types import (
+        Limits as Limits,
+    )
+    from .types import (
+        Message as Message,
+    )
+    from .types import (
+        Model as Model,
+    )
+    from .types import (
+        Plan as Plan,
+    )
+    from .types import (
+        Price as Price,
+    )
+    from .types import (
+        Rejection as Rejection,
+    )
+    from .types import (
+        Request as Request,
+    )
+    from .types import (
+        Response as Response,
+    )
+    from .types import (
+        Retry as Retry,
+    )
+    from .types import (
+        Timeouts as Timeouts,
+    )
+    from .types import (
+        ToolCall as ToolCall,
+    )
+    from .types import (
+        Usage as Usage,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "analysis": "TaskAnalyzer TaskFacts",
+    "errors": (
+        "AllProvidersFailed AuthenticationError BudgetExceeded ConfigurationError ContentFiltered "
+        "ContextTooLong DevSynthError EmptyResponse InvalidRequest MalformedResponse ModelNotFound "
+        "NoModelFits PolicyError ProviderError ProviderTimeout ProviderUnavailable QuotaExhausted "
+        "RateLimitError RequestRejected StreamInterrupted"
+    ),
+    "layers.fallback": "FallbackProvider",
+    "policy": "Conditions Facts Policy Range Rule When",
+    "port": "ProviderPort",
+    "providers.lmstudio": "LMStudioProvider",
+    "providers.local": "LocalProvider",
+    "providers.openai": "OpenAIProvider",
+    "providers.registry": "ProviderRegistry registry",
+    "providers.stub": "StubProvider",
+    "reply": "Reply",
+    "router": "Router stack",
+    "sync": "SyncRouter",
+    "types": (
+        "FREE Attempt Candidate ChatRequest Chunk EmbedRequest Evidence Latency Limits Message Model Plan "
+        "Price Rejection Request Response Retry Timeouts ToolCall Usage"
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - a list of text, made from the table above
+
+
+def __getattr__(name: str) -> Any:
+    if (home := _HOME_OF.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

@@ -1,0 +1,157 @@
+"""The commands, and what their exit codes mean.
+
+0    done
+1    something went wrong that is this library's fault
+2    the command line itself is wrong
+3    a policy, a setting or a key is wrong, or something is not installed
+4    no model fits: the limits, or what is configured, leave none
+5    the models were asked and failed
+130  interrupted
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidRequest, NoModelFits, ProviderError
+from .ask import Question, ask
+from .show import check_policies, explain
+
+EXIT_CODES: tuple[tuple[type[DevSynthError], int], ...] = (
+    (InvalidRequest, 2),
+    (ConfigurationError, 3),
+    (NoModelFits, 4),
+    (BudgetExceeded, 4),
+    (ProviderError, 5),
+)
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="devsynth-providers",
+    help="Ask language models by a policy, and see why which one answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+policy_app = typer.Typer(help="Look after policy files.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy")
+
+PolicyOption = Annotated[str, typer.Option(help="A policy file, or the name of a packaged policy.")]
+PromptArgument = Annotated[str | None, typer.Argument(help="What to ask; standard input if not given, or '-'.")]
+TaskOption = Annotated[str | None, typer.Option(help="The kind of task, as the policy's rules name it.")]
+CostOption = Annotated[float | None, typer.Option(help="What the answer may cost at most, in US dollars.")]
+LatencyOption = Annotated[float | None, typer.Option(help="How soon the whole answer should be there, in seconds.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON object, for programs.")]
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is, and leave.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command("ask")
+def ask_command(
+    prompt: PromptArgument = None,
+    policy: PolicyOption = "balanced",
+    task: TaskOption = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="How many tokens the answer may have.")] = 1000,
+    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer, up to 2 for more variety.")] = 0.7,
+    max_cost_usd: CostOption = None,
+    max_latency_s: LatencyOption = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the answer.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Show the spans of this call.")] = False,
+) -> None:
+    """Ask, and stream the answer to standard output; what it took goes to standard error.
+
+    Exit codes: 0 done, 2 wrong usage, 3 wrong policy or setting, 4 no model fits, 5 models failed, 130 interrupted.
+    """
+    question = Question(
+        text=_text(prompt),
+        policy=policy,
+        options={
+            "task": task,
+            "system_prompt": system,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "max_cost_usd": max_cost_usd,
+            "max_latency_s": max_latency_s,
+        },
+        as_json=as_json,
+        quiet=quiet,
+        trace=trace,
+    )
+    try:
+        asyncio.run(ask(question))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command("explain")
+def explain_command(
+    prompt: PromptArgument = None,
+    policy: PolicyOption = "balanced",
+    task: TaskOption = None,
+    max_tokens: Annotated[int, typer.Option(help="How many tokens the answer may have.")] = 1000,
+    max_cost_usd: CostOption = None,
+    max_latency_s: LatencyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which models would be asked, in which order, and why not the others. Asks none of them.
+
+    Exit codes: 0 done, 2 wrong usage, 3 wrong policy or setting, 4 no model fits.
+    """
+    explain(
+        _text(prompt),
+        policy,
+        {"task": task, "max_tokens": max_tokens, "max_cost_usd": max_cost_usd, "max_latency_s": max_latency_s},
+        as_json=as_json,
+    )
+
+
+@policy_app.command("check")
+def check_command(
+    policies: Annotated[list[str], typer.Argument(help="Policy files, or names of packaged policies.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Find every mistake in policy files, with its place. Exit codes: 0 all are right, 2 wrong usage, 3 one is not."""
+    if not check_policies(policies, as_json=as_json):
+        raise typer.Exit(3)
+
+
+def run() -> int:
+    """Carry out the command line; returns the exit code. No traceback comes out of here."""
+    try:
+        app()
+    except SystemExit as leaving:  # how typer ends, well or ill
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except DevSynthError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+    except Exception as error:  # noqa: BLE001 - a bug: said in one line, and where it happened, not as a traceback
+        print(f"error: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _text(prompt: str | None) -> str:
+    if prompt is not None and prompt != "-":
+        return prompt
+    if sys.stdin.isatty():
+        print("reading the prompt from standard input; end it with Ctrl-D", file=sys.stderr)
+    text = sys.stdin.buffer.read().decode("utf-8", "replace").strip()
+    if not text:
+        raise InvalidRequest("there is no prompt: give one as an argument, or on standard input")
+    return text

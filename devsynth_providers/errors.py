@@ -1,0 +1,262 @@
+"""Everything this library raises, and for each kind whether to ask again.
+
+DevSynthError
+├── ConfigurationError        a setting, a key or a name is wrong: nothing was called
+│   └── PolicyError           a policy file is wrong: says file, line, column, suggestion
+├── InvalidRequest            the caller's arguments are wrong (also a ValueError)
+├── NoModelFits               no model of the rule meets the request's limits; says why, for each
+├── BudgetExceeded            the next attempt could cost more than is left
+└── ProviderError             a model was asked and failed    same model again?  next model?  may be billed?
+    ├── RateLimitError                                               yes            yes          no
+    ├── ProviderTimeout                                              yes            yes          yes
+    ├── ProviderUnavailable                                          yes            yes          yes
+    ├── EmptyResponse                                                yes            yes          yes
+    ├── MalformedResponse                                            no             yes          yes
+    ├── ModelNotFound                                                no             yes          no
+    ├── QuotaExhausted                                               no             yes          no
+    ├── AuthenticationError                                          no             yes          no
+    ├── ContextTooLong                                               no       larger windows     no
+    ├── RequestRejected                                              no             no           no
+    ├── ContentFiltered                                              no             no           yes
+    ├── StreamInterrupted     after text was delivered               no             no           yes
+    └── AllProvidersFailed    also an ExceptionGroup                 no             no           each
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from .types import Attempt, Rejection
+
+
+class DevSynthError(Exception):
+    """Base of every error that this library raises."""
+
+    kind: ClassVar[str] = "error"
+    """The stable, low-cardinality name that traces and metrics carry as ``error.type``."""
+
+
+class ConfigurationError(DevSynthError, ValueError):
+    """A setting, a key or a name is wrong; no model was called."""
+
+    kind = "configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a policy file. *line* and *column* count from 1; 0 means that no place is known."""
+
+    message: str
+    line: int = 0
+    column: int = 0
+    suggestion: str | None = None
+
+
+class PolicyError(ConfigurationError):
+    """A policy file is wrong. *problems* has every mistake found; the other attributes tell the first."""
+
+    kind = "policy"
+
+    def __init__(self, file: str, problems: Sequence[Problem]) -> None:
+        super().__init__(file, tuple(problems))
+        self.file = file
+        self.problems = tuple(problems)
+
+    @property
+    def line(self) -> int:
+        return self.problems[0].line
+
+    @property
+    def column(self) -> int:
+        return self.problems[0].column
+
+    @property
+    def suggestion(self) -> str | None:
+        return self.problems[0].suggestion
+
+    @override
+    def __str__(self) -> str:
+        return "\n".join(self._sentence(problem) for problem in self.problems)
+
+    def _sentence(self, problem: Problem) -> str:
+        place = f"{self.file}:{problem.line}:{problem.column}" if problem.line else self.file
+        return f"{place}: {problem.message}" + (f"; {problem.suggestion}" if problem.suggestion else "")
+
+
+class InvalidRequest(DevSynthError, ValueError):
+    """The caller's arguments are wrong; no model was called."""
+
+    kind = "invalid_request"
+
+
+class NoModelFits(DevSynthError):
+    """No model of the rule can take the request within its limits. *rejected* says why, for each."""
+
+    kind = "no_model_fits"
+
+    def __init__(self, message: str, rejected: Sequence[Rejection] = ()) -> None:
+        super().__init__(message, tuple(rejected))
+        self.rejected = tuple(rejected)
+
+    @override
+    def __str__(self) -> str:
+        reasons = "".join(f"\n  {r.model}: {r.reason} ({r.code})" for r in self.rejected)
+        return f"{self.args[0]}{reasons}"
+
+
+class ProviderError(DevSynthError):
+    """A model was asked and failed.
+
+    *attempts* are the tries of this call so far, this one among them; *status* and *code* are the provider's
+    own, where it sent any. Two texts never appear here: a key, and the provider's whole page.
+    """
+
+    kind = "provider_error"
+    retryable: ClassVar[bool] = False
+    passes_on: ClassVar[bool] = False
+    billed: bool = False
+    """Whether the provider may charge for what failed; if so, its cost is estimated and counted."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        model: str = "",
+        status: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.code = code
+        self.attempts: tuple[Attempt, ...] = ()
+
+    def after(self, attempts: Sequence[Attempt]) -> Self:
+        """This error, with *attempts* that were made before it."""
+        self.attempts = (*attempts, *self.attempts)
+        return self
+
+
+class BudgetExceeded(DevSynthError):
+    """The next attempt could cost more than the request may still spend; *attempts* are those already made."""
+
+    kind = "budget_exceeded"
+    attempts: tuple[Attempt, ...] = ()
+
+
+class RateLimitError(ProviderError):
+    """The provider asked us to slow down; *retry_after_s* is how long it wants to be left alone, if it said."""
+
+    kind = "rate_limited"
+    retryable = passes_on = True
+    retry_after_s: float | None = None
+
+
+class ProviderTimeout(ProviderError):
+    """The provider did not answer in time."""
+
+    kind = "timeout"
+    retryable = passes_on = billed = True
+
+
+class ProviderUnavailable(ProviderError):
+    """The provider could not be reached, or failed on its side."""
+
+    kind = "unavailable"
+    retryable = passes_on = billed = True
+    retry_after_s: float | None = None
+
+
+class EmptyResponse(ProviderError):
+    """The provider said that all is well, and nothing else."""
+
+    kind = "empty_response"
+    retryable = passes_on = billed = True
+
+
+class MalformedResponse(ProviderError):
+    """What the provider sent is not an answer: cut JSON, a web page, vectors that do not match the texts."""
+
+    kind = "malformed_response"
+    passes_on = billed = True
+
+
+class ModelNotFound(ProviderError):
+    """The provider does not have this model, or can not load it."""
+
+    kind = "model_not_found"
+    passes_on = True
+
+
+class QuotaExhausted(ProviderError):
+    """The account behind the key has nothing left to spend."""
+
+    kind = "quota_exhausted"
+    passes_on = True
+
+
+class AuthenticationError(ProviderError):
+    """The provider refused our key, or what the key may do."""
+
+    kind = "authentication"
+    passes_on = True
+
+
+class ContextTooLong(ProviderError):
+    """The prompt does not fit this model's context window; only a model with a larger one is asked next."""
+
+    kind = "context_too_long"
+    passes_on = True
+    context_window: int | None = None
+    """The window that was too small, where it is known."""
+
+
+class RequestRejected(ProviderError):
+    """The provider refused the request itself; every other would refuse it too."""
+
+    kind = "rejected"
+
+
+class ContentFiltered(ProviderError):
+    """The provider's content policy refused the prompt, or stopped the answer; *partial* is what it let through."""
+
+    kind = "content_filtered"
+    billed = True
+    partial: str = ""
+
+
+class StreamInterrupted(ProviderError):
+    """The answer broke off after its first text was delivered; *partial* is that text, exactly."""
+
+    kind = "stream_interrupted"
+    billed = True
+    partial: str = ""
+
+
+class AllProvidersFailed(ProviderError, ExceptionGroup[ProviderError]):
+    """Every model of the plan failed; *exceptions* has one error for each, in the order in which they were asked."""
+
+    kind = "all_providers_failed"
+
+    def __new__(cls, message: str, errors: Sequence[ProviderError]) -> Self:
+        return ExceptionGroup.__new__(cls, message, errors)
+
+    def __init__(self, message: str, errors: Sequence[ProviderError]) -> None:
+        super().__init__(message)
+        self.attempts = tuple(attempt for error in errors for attempt in error.attempts)
+
+    @override
+    def derive(self, excs: Sequence[ProviderError]) -> AllProvidersFailed:  # type: ignore[override]
+        return AllProvidersFailed(self.message, excs)
+
+    @override
+    def __str__(self) -> str:
+        causes = "".join(f"\n  {getattr(error, 'model', '')}: {error}" for error in self.exceptions)
+        return f"{self.message}{causes}"

@@ -1,0 +1,101 @@
+"""The next model, when one has failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from .. import telemetry
+from ..errors import AllProvidersFailed, BudgetExceeded, ContextTooLong, InvalidRequest, ProviderError
+from ..port import ProviderPort
+from ..reply import Reply
+from ..types import Attempt, EmbedRequest, Model, Request
+
+
+class FallbackProvider(ProviderPort):
+    """Ask each provider in turn until one begins to answer.
+
+    An error that every provider would repeat (``passes_on`` is false) is raised at once. After ``ContextTooLong``
+    only larger windows are asked. Vectors come from one vector space: an embedding passes on only to providers
+    of the same model. When all have failed, ``AllProvidersFailed`` holds one error for each; if only one could be
+    asked, its own error is raised.
+    """
+
+    def __init__(self, providers: Sequence[ProviderPort]) -> None:
+        if not providers:
+            raise InvalidRequest("FallbackProvider needs at least one provider")
+        self.providers = tuple(providers)
+
+    @property
+    @override
+    def model(self) -> Model:
+        return self.providers[0].model
+
+    @property
+    @override
+    def max_context_size(self) -> int:
+        return min(provider.max_context_size for provider in self.providers)
+
+    @override
+    async def send(self, request: Request) -> Reply:
+        errors: list[ProviderError] = []
+        unpaid: BudgetExceeded | None = None
+        for provider in self._able(request):
+            if errors and not _may_follow(provider, errors, request):
+                continue
+            try:
+                reply = await provider.send(request)
+            except BudgetExceeded as error:
+                unpaid = error
+            except ProviderError as error:
+                if not error.passes_on:
+                    error.after(_attempts(errors))
+                    raise
+                errors.append(error)
+                request = request.again(error.attempts, "fallback")
+            else:
+                reply.degraded = reply.degraded or provider is not self.providers[0]
+                return reply.follow(_attempts(errors))
+        if unpaid is not None:
+            unpaid.attempts = _attempts(errors)
+            raise unpaid
+        if len(errors) == 1:
+            raise errors[0]
+        raise AllProvidersFailed(f"All providers failed. Last error: {errors[-1]}", errors)
+
+    def _able(self, request: Request) -> tuple[ProviderPort, ...]:
+        if isinstance(request, EmbedRequest):
+            return tuple(each for each in self.providers if each.model.id == self.model.id)
+        return self.providers
+
+    @override
+    async def warm_up(self) -> None:
+        await asyncio.gather(*(provider.warm_up() for provider in self.providers))
+
+    @override
+    async def aclose(self) -> None:
+        await asyncio.gather(*(provider.aclose() for provider in self.providers))
+
+
+def _may_follow(provider: ProviderPort, errors: Sequence[ProviderError], request: Request) -> bool:
+    """Whether *provider* is worth asking after *errors*; if so, the trace says what it follows and why."""
+    deadline = request.call.deadline
+    if deadline is not None and asyncio.get_running_loop().time() >= deadline:
+        return False
+    for error in errors:
+        if isinstance(error, ContextTooLong) and not _larger(provider.model, error.context_window):
+            return False
+    last = errors[-1]
+    telemetry.event("fallback", **{"from": last.model, "to": provider.model.name, "reason": last.kind})
+    return True
+
+
+def _larger(model: Model, window: int | None) -> bool:
+    """Whether *model* holds more than *window* tokens, as far as is known."""
+    return window is None or model.context_window is None or model.context_window > window
+
+
+def _attempts(errors: Sequence[ProviderError]) -> tuple[Attempt, ...]:
+    return tuple(attempt for error in errors for attempt in error.attempts)

@@ -1,0 +1,59 @@
+"""The one owner of retries at the same model."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from typing_extensions import override
+
+from .. import telemetry
+from ..errors import ProviderError
+from ..port import ProviderPort
+from ..reply import Reply
+from ..types import Attempt, Request, Retry
+from .wrapper import Wrapper
+
+
+class Retrying(Wrapper):
+    """Ask the same model again after an error that may pass, while the deadline leaves time to wait.
+
+    A provider that says how long to wait is obeyed; one that wants to be left alone for longer than ``cap_s``, or
+    past the deadline, is not asked again here: the next model is.
+    """
+
+    def __init__(self, inner: ProviderPort, retry: Retry = Retry(), *, jitter: random.Random | None = None) -> None:
+        super().__init__(inner)
+        self.retry = retry
+        self._jitter = jitter or random.Random()
+
+    @override
+    async def send(self, request: Request) -> Reply:
+        failed: tuple[Attempt, ...] = ()
+        for attempt in range(1, self.retry.attempts + 1):
+            try:
+                return (await self.inner.send(request)).follow(failed)
+            except ProviderError as error:
+                wait_s = self._wait_s(attempt, error, request)
+                if wait_s is None:
+                    error.after(failed)
+                    raise
+                telemetry.event("retry.scheduled", model=self.model.name, reason=error.kind, delay_s=wait_s)
+                failed += error.attempts
+                request = request.again(error.attempts, "retry")
+                await asyncio.sleep(wait_s)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _wait_s(self, attempt: int, error: ProviderError, request: Request) -> float | None:
+        """How long to wait before asking again, or ``None`` if it is no use."""
+        if not error.retryable or attempt == self.retry.attempts:
+            return None
+        wait_s = self._jitter.uniform(0, min(self.retry.cap_s, self.retry.initial_s * 2 ** (attempt - 1)))
+        asked: float = getattr(error, "retry_after_s", None) or 0.0
+        if asked > self.retry.cap_s:
+            return None
+        wait_s = max(wait_s, asked)
+        deadline = request.call.deadline
+        if deadline is not None and asyncio.get_running_loop().time() + wait_s >= deadline:
+            return None
+        return wait_s

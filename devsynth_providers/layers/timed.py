@@ -1,0 +1,74 @@
+"""Clocks: an answer that does not come in time is a ``ProviderTimeout``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from typing_extensions import override
+
+from ..errors import ProviderTimeout
+from ..port import ProviderPort
+from ..reply import Reply
+from ..types import ChatRequest, Chunk, Request, Timeouts
+from .wrapper import Wrapper
+
+
+class Timed(Wrapper):
+    """Give up when the answer has not begun in time, stalls, or is not whole by the deadline.
+
+    Three of the four clocks are here; the fourth, ``connect_s``, belongs to whoever opens the connection. The
+    first-content clock runs for streams only: a whole answer begins when it is done. Keep-alives, and pieces
+    with only a role in them, stop no clock. The deadline is the request's own where that comes sooner. All
+    clocks are the event loop's, so that a test can bring a loop with a clock of its own.
+    """
+
+    def __init__(self, inner: ProviderPort, timeouts: Timeouts = Timeouts()) -> None:
+        super().__init__(inner)
+        self.timeouts = timeouts
+
+    @override
+    async def send(self, request: Request) -> Reply:
+        now = asyncio.get_running_loop().time()
+        deadline = now + self.timeouts.total_s
+        if request.call.deadline is not None:
+            deadline = min(deadline, request.call.deadline)
+        begun_by = deadline
+        if isinstance(request, ChatRequest) and request.stream:
+            begun_by = min(deadline, now + self.timeouts.first_token_s)
+        try:
+            async with asyncio.timeout_at(begun_by) as clock:
+                reply = await self.inner.send(request.on(deadline=deadline))
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            what = "no whole answer" if begun_by == deadline else "no first token"
+            raise self._late(f"{what} after {begun_by - now:.3g} s") from None
+        return reply.through(self._paced(deadline))
+
+    def _paced(self, deadline: float) -> Callable[[AsyncGenerator[Chunk, None]], AsyncGenerator[Chunk, None]]:
+        async def paced(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+            time = asyncio.get_running_loop().time
+            async with aclosing(chunks):
+                while True:
+                    idle_until = time() + self.timeouts.idle_s
+                    try:
+                        async with asyncio.timeout_at(min(idle_until, deadline)) as clock:
+                            while (chunk := await anext(chunks)).empty:
+                                pass
+                    except StopAsyncIteration:
+                        return
+                    except TimeoutError:
+                        if not clock.expired():
+                            raise
+                        stalled = idle_until < deadline
+                        raise self._late(
+                            f"nothing more for {self.timeouts.idle_s:.3g} s" if stalled else "past the deadline"
+                        ) from None
+                    yield chunk
+
+        return paced
+
+    def _late(self, message: str) -> ProviderTimeout:
+        return ProviderTimeout(message, provider=self.model.provider, model=self.model.name)

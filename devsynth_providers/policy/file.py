@@ -1,0 +1,201 @@
+"""Policies as YAML: a file in, a ``Policy`` out, or every mistake in it with its line, its column and a suggestion."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from .. import catalogue
+from ..errors import PolicyError, Problem
+from . import yaml_nodes
+from .policy import Policy
+from .yaml_nodes import Document
+
+PACKAGED = Path(__file__).parent.parent / "policies"
+"""Where the policies that come with this library are."""
+
+
+def packaged_names() -> list[str]:
+    """Names under which ``load_policy`` finds a policy that came with this library."""
+    return sorted(path.stem for path in PACKAGED.glob("*.yaml"))
+
+
+def load_policy(source: str | Path, *, providers: Collection[str] | None = None) -> Policy:
+    """Read and check a policy: a path, or the name of a packaged one.
+
+    *providers* are the names a model may have there; any, if not given. Raises ``PolicyError`` with all mistakes.
+    """
+    path = _find(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PolicyError(str(path), [Problem(f"not UTF-8: byte {error.start}")]) from None
+    except OSError as error:
+        raise PolicyError(str(path), [Problem(f"can not be read: {error.strerror}")]) from None
+    return parse_policy(text, file=str(path), name=path.stem, providers=providers)
+
+
+def parse_policy(
+    text: str, *, file: str = "<policy>", name: str = "policy", providers: Collection[str] | None = None
+) -> Policy:
+    """A policy from YAML text; *file* is what errors call it. Raises ``PolicyError`` with all mistakes."""
+    try:
+        document = yaml_nodes.read(text)
+    except yaml_nodes.Unreadable as error:
+        raise PolicyError(file, [error.args[0]]) from None
+    problems = document.problems
+    _spell_out(document, name)
+    policy = None
+    if isinstance(document.data, dict):
+        try:
+            policy = _adapter().validate_json(json.dumps(document.data), strict=True)
+        except ValidationError as error:
+            problems += _problems(error, document)
+    else:
+        problems.append(Problem("a policy is a mapping with the keys models and rules", 1, 1))
+    if policy is not None:
+        problems += _contradictions(policy, document, providers)
+    if problems or policy is None:
+        raise PolicyError(file, sorted(problems, key=lambda problem: (problem.line, problem.column)))
+    models = {key: catalogue.complete(model) for key, model in policy.models.items()}
+    return dataclasses.replace(policy, models=models)
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.exists():
+        return path
+    named = PACKAGED / f"{source}.yaml"
+    if named.exists():
+        return named
+    names = packaged_names()
+    near = difflib.get_close_matches(str(source), names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"packaged policies: {', '.join(names)}"
+    raise PolicyError(
+        str(source), [Problem("there is no such file, and no packaged policy of this name", suggestion=hint)]
+    )
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Policy]:
+    return TypeAdapter(Policy)
+
+
+def _spell_out(document: Document, name: str) -> None:
+    """Write out in full what the file may leave short: names, ``price: free``, one name for a list of one."""
+    data = document.data
+    if not isinstance(data, dict):
+        return
+    data.setdefault("name", name)
+    models = data.get("models")
+    for key, model in models.items() if isinstance(models, dict) else ():
+        if not isinstance(model, dict):
+            continue
+        if "name" in model:
+            place = document.keys[("models", key, "name")]
+            document.problems.append(Problem("unknown key 'name': a model is named by the key before it", *place))
+        model["name"] = key
+        match model.get("price"):
+            case "free":
+                model["price"] = {"input_usd_per_1m": 0, "output_usd_per_1m": 0}
+            case "catalogue":
+                del model["price"]
+                _must_be_priced(document, key, model)
+            case _:
+                pass
+    rules = data.get("rules")
+    for rule in rules if isinstance(rules, list) else ():
+        if isinstance(rule, dict):
+            _as_list(rule, "models")
+            _as_list(rule.get("when"), "task")
+
+
+def _must_be_priced(document: Document, key: str, model: Mapping[str, Any]) -> None:
+    entry = catalogue.find(str(model.get("provider")), str(model.get("model") or key))
+    if entry is None or entry.price is None:
+        document.problems.append(
+            Problem(f"the catalogue has no price of {key!r}", *document.place(("models", key, "price")))
+        )
+
+
+def _as_list(mapping: object, key: str) -> None:
+    if isinstance(mapping, dict) and isinstance(mapping.get(key), str):
+        mapping[key] = [mapping[key]]
+
+
+def _problems(error: ValidationError, document: Document) -> Iterable[Problem]:
+    for each in error.errors(include_url=False):
+        path = each["loc"]
+        if not path:
+            yield Problem(each["msg"], *document.place(()))
+            continue
+        *parent, key = path
+        if each["type"] == "unexpected_keyword_argument":
+            near = _nearest(str(key), _keys_at(tuple(parent)))
+            yield Problem(f"unknown key {key!r}", *document.keys.get(path, document.place(path)), near)
+        elif each["type"].startswith("missing"):
+            what = f"{'.'.join(map(str, parent))} has no {key!r}" if parent else f"no {key!r}"
+            yield Problem(f"{what}, which is required", *document.place(tuple(parent)))
+        else:
+            told = each["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            seen = each["input"]
+            got = "" if isinstance(seen, dict | list) else f", not {json.dumps(seen)}"
+            near = _nearest(str(seen), str(each.get("ctx", {}).get("expected", "")).replace("'", "").split(" "))
+            yield Problem(f"{key} {told}{got}", *document.place(path), near)
+
+
+def _contradictions(policy: Policy, document: Document, providers: Collection[str] | None) -> Iterable[Problem]:
+    """What each line alone does not show."""
+    for key, model in policy.models.items():
+        if providers is not None and model.provider not in providers:
+            place = document.place(("models", key, "provider"))
+            hint = _nearest(model.provider, providers) or f"there are: {', '.join(sorted(providers))}"
+            yield Problem(f"no provider is called {model.provider!r}", *place, hint)
+    names: dict[str, int] = {}
+    for index, rule in enumerate(policy.rules):
+        if rule.name in names:
+            yield Problem(f"a second rule called {rule.name!r}", *document.place(("rules", index, "name")))
+        names.setdefault(rule.name, index)
+        for position, model_name in enumerate(rule.models):
+            if model_name not in policy.models:
+                place = document.place(("rules", index, "models", position))
+                yield Problem(f"no model is called {model_name!r}", *place, _nearest(model_name, policy.models))
+            elif model_name in rule.models[:position]:
+                place = document.place(("rules", index, "models", position))
+                yield Problem(f"rule {rule.name!r} names {model_name!r} twice", *place)
+        if rule.when.everything and index < len(policy.rules) - 1:
+            later = policy.rules[index + 1].name
+            place = document.place(("rules", index))
+            yield Problem(f"rule {rule.name!r} matches all, so that {later!r} is never reached", *place)
+    if not policy.rules[-1].when.everything:
+        hint = "add a last rule without 'when'"
+        yield Problem(
+            "the last rule does not match all requests", *document.place(("rules", len(policy.rules) - 1)), hint
+        )
+
+
+def _nearest(word: str, words: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else None
+
+
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    """The keys that the file may have at *path*, from the types themselves."""
+    kind: Any = Policy
+    for step in path:
+        if dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind).get(str(step))
+        else:
+            kind = typing.get_args(kind)[1 if isinstance(step, str) else 0]
+        if isinstance(kind, types.UnionType):
+            kind = next(each for each in typing.get_args(kind) if each is not types.NoneType)
+    return [each.name for each in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []

@@ -1,0 +1,1 @@
+"""Providers: thin faces over LiteLLM. What differs between them is data."""

@@ -1,0 +1,44 @@
+"""OpenAI's API, and servers that speak it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from ..types import Model, Timeouts
+from .base import BaseProvider
+
+
+class OpenAIProvider(BaseProvider):
+    """A model of OpenAI's, by ``OPENAI_API_KEY``; or any server that speaks its protocol, by *base_url*.
+
+    The key in the environment goes to OpenAI only: another server gets one only if it is given one, by *api_key* or
+    by its model's ``api_key_env``.
+    """
+
+    provider: ClassVar[str] = "openai"
+    prefix: ClassVar[str] = "openai"
+    default_model: ClassVar[str | None] = "gpt-4-turbo"
+    model_variables: ClassVar[tuple[str, ...]] = ("OPENAI_MODEL",)
+    default_url: ClassVar[str | None] = "https://api.openai.com/v1"
+    key_variable: ClassVar[str | None] = "OPENAI_API_KEY"
+
+    def __init__(
+        self,
+        model: str | Model | None = None,
+        *,
+        api_key: str | None = None,
+        organization: str | None = None,
+        base_url: str | None = None,
+        retry_attempts: int = 3,
+        timeout: float | Timeouts = 60,
+    ) -> None:
+        self._organization = organization or os.environ.get("OPENAI_ORGANIZATION")
+        super().__init__(model, api_key=api_key, base_url=base_url, retry_attempts=retry_attempts, timeout=timeout)
+
+    @override
+    def _extra(self) -> Mapping[str, Any]:
+        return {"organization": self._organization} if self._organization else {}

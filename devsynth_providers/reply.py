@@ -1,0 +1,205 @@
+"""One answer as it arrives.
+
+A ``Reply`` exists only once its first content is here. That is the library's rule about failure: before it, a
+call may be tried again or passed to the next model; after it, the caller has seen text, and what goes wrong is
+raised as ``StreamInterrupted`` with that text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from .errors import ContentFiltered, EmptyResponse, ProviderError, ProviderUnavailable, StreamInterrupted
+from .types import Attempt, Chunk, Model, Plan, Response, Usage, assemble, total_cost
+
+OnFinish = Callable[[Response, BaseException | None], Awaitable[None] | None]
+
+
+class Reply:
+    """Iterate it for chunks, or ``await read()`` for the whole ``Response``. Leave it by ``async with``.
+
+    The attributes without an underscore are for layers to fill in; callers read them off the ``Response``.
+    *begun* is the moment of the first content on the loop's clock; *usage* takes the place of what the chunks say.
+    """
+
+    def __init__(self, model: Model, chunks: AsyncGenerator[Chunk, None], *, started: float) -> None:
+        self.model = model
+        self.plan: Plan | None = None
+        self.cached = False
+        self.degraded = False
+        self.attempts: tuple[Attempt, ...] = ()
+        self.usage: Usage | None = None
+        self.begun: float | None = None
+        self._chunks = chunks
+        self._started = started
+        self._ended: float | None = None
+        self._next: Chunk | None = None
+        self._seen: list[Chunk] = []
+        self._on_finish: list[OnFinish] = []
+
+    @classmethod
+    async def open(cls, model: Model, chunks: AsyncGenerator[Chunk, None]) -> Self:
+        """Wait for the first piece that says something; failing before it is failing to open.
+
+        Raises ``EmptyResponse`` if the answer ends without any, and ``ContentFiltered`` if it was withheld.
+        """
+        clock = asyncio.get_running_loop().time
+        reply = cls(model, chunks, started=clock())
+        try:
+            reply._next = await reply._first()
+        except BaseException:
+            await chunks.aclose()
+            raise
+        reply.begun = clock()
+        return reply
+
+    async def _first(self) -> Chunk:
+        """The first chunk with content; what came before it, usage for one, is kept."""
+        async for chunk in self._chunks:
+            if chunk.text or chunk.tool_calls or chunk.vectors:
+                return chunk
+            if chunk.finish_reason == "content_filter":
+                raise ContentFiltered(
+                    "the provider's content policy withheld the answer",
+                    provider=self.model.provider,
+                    model=self.model.name,
+                )
+            if not chunk.empty:
+                self._seen.append(chunk)
+        raise EmptyResponse("the answer has no content", provider=self.model.provider, model=self.model.name)
+
+    def since(self, started: float) -> Self:
+        """Count this answer's times from *started*, a moment on the loop's clock."""
+        self._started = started
+        return self
+
+    def follow(self, attempts: Sequence[Attempt]) -> Self:
+        """Say that *attempts* failed before this answer began."""
+        self.attempts = (*attempts, *self.attempts)
+        return self
+
+    def on_finish(self, callback: OnFinish) -> Self:
+        """Call *callback* once, when the answer ends, fails or is abandoned; first added, first called."""
+        self._on_finish.append(callback)
+        return self
+
+    def through(self, wrap: Callable[[AsyncGenerator[Chunk, None]], AsyncGenerator[Chunk, None]]) -> Self:
+        """Let the pieces still to come pass through *wrap*; it must close what it was given when it is closed."""
+        self._chunks = wrap(self._chunks)
+        return self
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        try:
+            chunk = self._next
+            while chunk is None or chunk.empty:
+                chunk = await self._another()
+        except StopAsyncIteration:
+            await self._finish(None)
+            raise
+        except ProviderError as error:
+            interrupted = self._interrupted(error)
+            await self._finish(interrupted)
+            raise interrupted from (None if interrupted is error else error)
+        except BaseException as error:
+            await self._finish(error)
+            raise
+        self._next = None
+        self._seen.append(chunk)
+        return chunk
+
+    async def _another(self) -> Chunk:
+        """The next piece. An answer that just ends, with no reason given, was cut off somewhere."""
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            if any(chunk.finish_reason for chunk in self._seen):
+                raise
+            raise ProviderUnavailable(
+                "it ended without a finish reason", provider=self.model.provider, model=self.model.name
+            ) from None
+
+    def _interrupted(self, error: ProviderError) -> ProviderError:
+        """What *error* is to a caller who has seen a part of the answer."""
+        partial = "".join(chunk.text for chunk in self._seen)
+        if isinstance(error, ContentFiltered):
+            error.partial = partial
+            return error
+        if isinstance(error, StreamInterrupted):
+            return error
+        wrapped = StreamInterrupted(
+            f"the answer broke off after {len(partial)} characters: {error}",
+            provider=error.provider,
+            model=error.model,
+            status=error.status,
+            code=error.code,
+        )
+        wrapped.partial = partial
+        return wrapped
+
+    async def read(self) -> Response:
+        """Take the rest of the answer and return it whole."""
+        async with self:
+            async for _ in self:
+                pass
+        return self.response
+
+    @property
+    def response(self) -> Response:
+        """The answer so far; whole once the iteration has ended."""
+        seen = self._seen
+        usage = self.usage or next((chunk.usage for chunk in reversed(seen) if chunk.usage), Usage())
+        cost_micros, basis = total_cost(self.attempts)
+        if not self.attempts:
+            cost_micros, basis = self.model.cost_micros(usage), self.model.cost_basis(usage)
+        clock = asyncio.get_running_loop().time
+        return Response(
+            text="".join([chunk.text for chunk in seen]),
+            model=self.model.name,
+            provider=self.model.provider,
+            response_model=next((chunk.model for chunk in seen if chunk.model), ""),
+            vectors=tuple(vector for chunk in seen for vector in chunk.vectors),
+            tool_calls=assemble(part for chunk in seen for part in chunk.tool_calls),
+            usage=usage,
+            cost_usd=None if cost_micros is None else cost_micros / 1_000_000,
+            cost_basis=basis,
+            finish_reason=next((c.finish_reason for c in reversed(seen) if c.finish_reason), None),
+            cached=self.cached,
+            degraded=self.degraded,
+            attempts=self.attempts,
+            plan=self.plan,
+            first_token_s=None if self.begun is None else self.begun - self._started,
+            latency_s=(clock() if self._ended is None else self._ended) - self._started,
+        )
+
+    async def aclose(self) -> None:
+        """Stop listening, and close the connection. An answer left early has no error and no finish reason."""
+        await self._finish(None)
+
+    async def _finish(self, error: BaseException | None) -> None:
+        if self._ended is not None:
+            return
+        self._ended = asyncio.get_running_loop().time()
+        self._next = None
+        try:
+            await self._chunks.aclose()
+        finally:
+            for callback in self._on_finish:
+                done = callback(self.response, error)
+                if done is not None:
+                    await done
+            if isinstance(error, ProviderError):
+                error.attempts = self.attempts
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

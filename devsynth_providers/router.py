@@ -1,0 +1,155 @@
+"""The way in: decide, then ask. Read from top to bottom, this is the whole story of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self, Unpack
+
+from typing_extensions import override
+
+from . import telemetry
+from .analysis import TaskAnalyzer
+from .errors import ConfigurationError, NoModelFits
+from .layers.fallback import FallbackProvider
+from .layers.metered import Metered
+from .layers.named import Named
+from .layers.retrying import Retrying
+from .layers.timed import Timed
+from .layers.traced import Traced
+from .policy import Conditions, Facts, Policy
+from .port import ProviderPort, as_request
+from .providers.registry import ProviderRegistry, registry
+from .reply import Reply
+from .types import Model, Options, Plan, Request, Retry, Timeouts
+
+if TYPE_CHECKING:
+    from .sync import SyncRouter
+
+
+def stack(provider: ProviderPort, *, timeouts: Timeouts = Timeouts(), retry: Retry = Retry()) -> ProviderPort:
+    """The layers around one model, innermost first, each with the reason for its place."""
+    layered = provider.bare  # without the retries and clocks it has for callers who use it alone
+    layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
+    layered = Traced(layered)  # one span and one Attempt for each try, those that ran out of time among them
+    layered = Metered(layered)  # a try that can not be paid is none: neither made nor written down
+    return Retrying(layered, retry)  # outside of all that makes up one try
+
+
+class Router(ProviderPort):
+    """A provider that chooses, for each request, whom to ask.
+
+    *providers* maps names of models in the policy to providers; the others are built by the *registry* from the
+    facts in the policy. A model that can not be built (no key, no file) is left out of every plan, and the plan says
+    why. Use it as a context manager: it warms up what is slow the first time, and closes what it opened.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        providers: Mapping[str, ProviderPort] | None = None,
+        *,
+        registry: ProviderRegistry = registry,
+        analyzer: TaskAnalyzer | None = None,
+    ) -> None:
+        given = dict(providers or {})
+        if strangers := given.keys() - policy.models.keys():
+            raise ConfigurationError(f"policy {policy.name!r} has no model called {', '.join(sorted(strangers))}")
+        self._analyzer = analyzer or TaskAnalyzer()
+        models: dict[str, Model] = dict(policy.models)
+        unavailable: dict[str, str] = {}
+        for name, model in policy.models.items():
+            if name in given:
+                given[name] = Named(given[name].bare, model)
+                continue
+            try:
+                given[name] = registry.build(model, policy.timeouts)
+                models[name] = given[name].model
+            except ConfigurationError as error:
+                unavailable[name] = str(error)
+        self.policy = replace(policy, models=models)
+        self.providers: Mapping[str, ProviderPort] = MappingProxyType(given)
+        self._conditions = Conditions(unavailable=unavailable)
+        self._stacks = {
+            name: stack(provider, timeouts=policy.timeouts, retry=policy.retry) for name, provider in given.items()
+        }
+
+    @classmethod
+    def from_policy(
+        cls,
+        source: str | Path,
+        providers: Mapping[str, ProviderPort] | None = None,
+        *,
+        registry: ProviderRegistry = registry,
+        analyzer: TaskAnalyzer | None = None,
+    ) -> Self:
+        """A router by a policy file, or by the name of a packaged policy. Raises ``PolicyError``."""
+        from .policy.file import load_policy  # noqa: PLC0415 - pydantic and yaml, only for those who read files
+
+        policy = load_policy(source, providers=registry.names())
+        return cls(policy, providers, registry=registry, analyzer=analyzer)
+
+    @override
+    async def send(self, request: Request) -> Reply:
+        started = asyncio.get_running_loop().time()
+        deadline = started + self.policy.timeouts.total_s
+        request = request.on(id=uuid.uuid4().hex, deadline=deadline)
+        with telemetry.request_span(request, self.policy.name) as span:
+            plan = self._decide(request)
+            span.decided(plan)
+            chain = FallbackProvider([self._stacks[name] for name in plan.models])
+            reply = await chain.send(replace(request, limits=plan.limits))
+            reply.plan = plan
+            return reply.since(started).on_finish(span.finish)
+
+    def plan(self, request: Request | str | None = None, **options: Unpack[Options]) -> Plan:
+        """What ``send`` would do with this request, and why. Calls nothing; ``print`` it.
+
+        Raises ``NoModelFits`` where ``send`` would.
+        """
+        return self._decide(as_request(request, **options))
+
+    def _decide(self, request: Request) -> Plan:
+        return self.policy.plan(Facts.of(request, self._analyzer), self._conditions)
+
+    @property
+    @override
+    def model(self) -> Model:
+        """The first model that the last rule, the one for everything else, would ask if it can be asked at all."""
+        names = self.policy.rules[-1].models
+        return self.policy.models[next((name for name in names if name in self.providers), names[0])]
+
+    @property
+    @override
+    def max_context_size(self) -> int:
+        return self.providers[self.model.name].max_context_size if self.providers else super().max_context_size
+
+    @override
+    def count_tokens(self, text: str) -> int:
+        provider = self.providers.get(self.model.name)
+        return super().count_tokens(text) if provider is None else provider.count_tokens(text)
+
+    @functools.cached_property
+    def sync(self) -> SyncRouter:
+        """The same router for code without an event loop, also from inside a running one."""
+        from .sync import SyncRouter  # noqa: PLC0415 - above this module: a view of it
+
+        return SyncRouter(self)
+
+    @override
+    async def warm_up(self) -> None:
+        if not self.providers:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self._conditions.unavailable.items())
+            raise NoModelFits(f"no model of policy {self.policy.name!r} is configured: {reasons}")
+        await asyncio.gather(*(provider.warm_up() for provider in self.providers.values()))
+
+    @override
+    async def aclose(self) -> None:
+        await asyncio.gather(*(provider.aclose() for provider in self.providers.values()))
+        if "sync" in self.__dict__:
+            self.sync.stop()

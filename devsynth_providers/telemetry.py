@@ -1,0 +1,272 @@
+"""The only module that knows OpenTelemetry: one span for a request, one below it for each attempt.
+
+Without an SDK all of it is a no-op. Content never reaches a span; what does is listed in ``docs/telemetry.md``.
+Names follow the GenAI semantic conventions v1.41, ours start with ``devsynth.``. Tokens stand on attempts; on the
+request they stand as ``devsynth.total.*``, so that summing ``gen_ai.usage.*`` counts nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from .errors import ConfigurationError, DevSynthError
+from .types import Attempt, ChatRequest, Model, Plan, Request, Response
+
+Attribute = str | bool | int | float | list[str]
+
+_PROVIDER_NAMES = {"lmstudio": "lm_studio", "local": "llama_cpp"}
+_IN_PROCESS = frozenset(("local", "stub"))
+_waits: ContextVar[list[float] | None] = ContextVar("devsynth_waits", default=None)
+
+
+def _tracer() -> trace.Tracer:
+    return trace.get_tracer("devsynth_providers")
+
+
+class RequestSpan:
+    """The span of a whole request: the decision, every attempt, and the answer to its last piece."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def decided(self, plan: Plan) -> None:
+        """Note what the policy chose, and why not the others."""
+        if not self._span.is_recording():
+            return
+        self._span.set_attributes(
+            {
+                "devsynth.policy.name": plan.policy,
+                "devsynth.policy.rule": plan.rule,
+                "devsynth.task.complexity": plan.complexity,
+            }
+        )
+        facts: dict[str, Attribute] = {
+            "devsynth.policy.order": list(plan.models),
+            "devsynth.policy.rejected": [f"{r.model}: {r.code}" for r in plan.rejected],
+            "devsynth.task.evidence": [f"{e.name}={e.value:g} ({e.contribution:+.2f})" for e in plan.evidence],
+            "devsynth.input_tokens.estimated": plan.input_tokens,
+        }
+        facts |= {f"devsynth.limit.{name}": value for name, value in _limits(plan)}
+        self._span.add_event("policy.decide", facts)
+
+    def finish(self, response: Response, error: BaseException | None) -> None:
+        """End the span: the answer is whole, was left early, or broke off."""
+        if self._span.is_recording():
+            self._span.set_attributes(_totals(response.attempts))
+            facts: dict[str, Attribute] = {
+                "gen_ai.response.model": response.response_model or response.model,
+                "devsynth.degraded": response.degraded,
+                "devsynth.cache.hit": response.cached,
+            }
+            if response.finish_reason:
+                facts["gen_ai.response.finish_reasons"] = [response.finish_reason]
+            elif error is None:
+                facts["devsynth.stream.abandoned"] = True
+            if response.first_token_s is not None:
+                facts["gen_ai.response.time_to_first_chunk"] = response.first_token_s
+            self._span.set_attributes(facts)
+        _end(self._span, error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the span of a request that was never answered."""
+        self._span.set_attributes(_totals(getattr(error, "attempts", ())))
+        _end(self._span, error)
+
+
+class AttemptSpan:
+    """The span of one try at one model."""
+
+    def __init__(self, span: Span, waits: list[float]) -> None:
+        self._span = span
+        self._waits = waits
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds that this attempt has waited for its turn."""
+        return sum(self._waits)
+
+    def finish(self, attempt: Attempt, response_model: str, error: BaseException | None) -> None:
+        """End the span with what *attempt* says."""
+        if self._span.is_recording():
+            facts: dict[str, Attribute] = {
+                "gen_ai.usage.input_tokens": attempt.usage.input_tokens,
+                "gen_ai.usage.output_tokens": attempt.usage.output_tokens,
+                "devsynth.cost.basis": attempt.cost_basis,
+                "devsynth.usage.estimated": attempt.usage.estimated,
+            }
+            if attempt.cost_micros is not None:
+                facts["devsynth.cost.usd_micros"] = attempt.cost_micros
+            if attempt.wait_s:
+                facts["devsynth.attempt.wait_s"] = attempt.wait_s
+            if attempt.first_token_s is not None:
+                facts["gen_ai.response.time_to_first_chunk"] = attempt.first_token_s
+            if response_model:
+                facts["gen_ai.response.model"] = response_model
+            if attempt.finish_reason:
+                facts["gen_ai.response.finish_reasons"] = [attempt.finish_reason]
+            elif error is None:
+                facts["devsynth.stream.abandoned"] = True
+            self._span.set_attributes(facts)
+            status = getattr(error, "status", None)
+            if status:
+                self._span.set_attribute("http.response.status_code", status)
+        _end(self._span, error)
+
+
+@contextmanager
+def request_span(request: Request, policy: str) -> Iterator[RequestSpan]:
+    """Open the span of *request*: current inside this block; it ends with the answer, or with the error."""
+    facts: dict[str, Attribute] = {"gen_ai.operation.name": _operation(request), "devsynth.call_id": request.call.id}
+    about = {"devsynth.project_id": request.project, "devsynth.task": request.task, "devsynth.role": request.role}
+    facts |= {name: value for name, value in about.items() if value}
+    if request.tags:
+        facts["devsynth.tags"] = list(request.tags)
+    span = _tracer().start_span(f"{_operation(request)} {policy}", attributes=facts)
+    handle = RequestSpan(span)
+    try:
+        with _current(span):
+            yield handle
+    except BaseException as error:
+        handle.fail(error)
+        raise
+
+
+@contextmanager
+def attempt_span(request: Request, model: Model) -> Iterator[AttemptSpan]:
+    """Open the span of one attempt: current inside this block; whoever opened it calls ``finish``."""
+    local = model.provider in _IN_PROCESS
+    span = _tracer().start_span(
+        f"{_operation(request)} {model.id}",
+        kind=SpanKind.INTERNAL if local else SpanKind.CLIENT,
+        attributes=_attempt_facts(request, model),
+    )
+    waits: list[float] = []
+    token = _waits.set(waits)
+    try:
+        with _current(span):
+            yield AttemptSpan(span, waits)
+    finally:
+        _waits.reset(token)
+
+
+def waited(seconds: float) -> None:
+    """Say that the current attempt waited *seconds* for its turn: in a queue, not at work."""
+    waits = _waits.get()
+    if waits is not None:
+        waits.append(seconds)
+
+
+def event(name: str, **facts: Attribute | None) -> None:
+    """Note something on the current span."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.add_event(name, {key: value for key, value in facts.items() if value is not None})
+
+
+def trace_id() -> str | None:
+    """The id of the current trace as Jaeger shows it, or ``None`` where nothing is traced."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
+
+
+def configure(*, service_name: str = "devsynth_providers", exporter: Any = None) -> None:
+    """Send spans by OTLP as the standard ``OTEL_*`` variables say, or, in its place, to *exporter* as each ends.
+
+    An application that has set tracing up keeps its own set-up; *exporter* is added to it. Raises
+    ``ConfigurationError`` for an ``OTEL_EXPORTER_OTLP_PROTOCOL`` other than ``grpc`` and ``http/protobuf``.
+    """
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - the SDK, only for those who trace
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
+
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        name = os.environ.get("OTEL_SERVICE_NAME", service_name)
+        provider = TracerProvider(resource=Resource.create({"service.name": name}))
+        if exporter is None:
+            provider.add_span_processor(BatchSpanProcessor(_otlp_exporter()))
+        trace.set_tracer_provider(provider)
+    if exporter is not None and isinstance(provider, TracerProvider):
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+
+def _otlp_exporter() -> Any:
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get(
+        "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"
+    )
+    doors = {"grpc": "grpc", "http/protobuf": "http"}
+    if protocol not in doors:
+        raise ConfigurationError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; use one of {', '.join(doors)}")
+    module = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{doors[protocol]}.trace_exporter")
+    return module.OTLPSpanExporter()
+
+
+def _operation(request: Request) -> str:
+    return "chat" if isinstance(request, ChatRequest) else "embeddings"
+
+
+def _attempt_facts(request: Request, model: Model) -> dict[str, Attribute]:
+    facts: dict[str, Attribute] = {
+        "gen_ai.operation.name": _operation(request),
+        "gen_ai.provider.name": _PROVIDER_NAMES.get(model.provider, model.provider),
+        "gen_ai.request.model": model.id,
+        "devsynth.model": model.name,
+        "devsynth.attempt": request.call.attempt,
+        "devsynth.attempt.reason": request.call.reason,
+    }
+    if isinstance(request, ChatRequest):
+        facts["gen_ai.request.temperature"] = request.temperature
+        facts["gen_ai.request.max_tokens"] = request.max_tokens
+        facts["gen_ai.request.stream"] = request.stream
+        if request.stop:
+            facts["gen_ai.request.stop_sequences"] = list(request.stop)
+    if model.base_url:
+        address = urlsplit(model.base_url)
+        facts["server.address"] = address.hostname or ""
+        facts["server.port"] = address.port or (443 if address.scheme == "https" else 80)
+    return facts
+
+
+def _limits(plan: Plan) -> list[tuple[str, float]]:
+    names = ("max_cost_usd", "max_latency_s", "first_token_s", "min_quality")
+    return [(name, value) for name in names if (value := getattr(plan.limits, name)) is not None]
+
+
+def _totals(attempts: tuple[Attempt, ...]) -> dict[str, Attribute]:
+    facts: dict[str, Attribute] = {
+        "devsynth.attempts": len(attempts),
+        "devsynth.total.input_tokens": sum(attempt.usage.input_tokens for attempt in attempts),
+        "devsynth.total.output_tokens": sum(attempt.usage.output_tokens for attempt in attempts),
+    }
+    costs = [attempt.cost_micros for attempt in attempts]
+    known = [cost for cost in costs if cost is not None]
+    if len(known) == len(costs):
+        facts["devsynth.total.cost.usd_micros"] = sum(known)
+    return facts
+
+
+@contextmanager
+def _current(span: Span) -> Iterator[None]:
+    with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+        yield
+
+
+def _end(span: Span, error: BaseException | None) -> None:
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        span.set_attribute("devsynth.cancelled", True)
+    elif error is not None:
+        kind = error.kind if isinstance(error, DevSynthError) else type(error).__qualname__
+        span.set_attribute("error.type", kind)
+        told = str(error).partition("\n")[0][:200] if isinstance(error, DevSynthError) else kind
+        span.set_status(Status(StatusCode.ERROR, told))
+    span.end()

@@ -1,0 +1,146 @@
+"""The facts of a model: who serves it, what it costs, how fast and how good it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Gt, Interval
+
+CostBasis = Literal["reported", "computed", "estimated", "free", "unknown"]
+Usd = Annotated[float, Interval(ge=0, lt=1e9)]
+Seconds = Annotated[float, Interval(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, Interval(gt=0, le=86_400)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+
+Ability = Literal["chat", "embeddings", "tools", "json", "vision", "audio"]
+
+STRICT = {"extra": "forbid"}
+"""For values that come from a file: a key that they do not have is a mistake, not something to pass over."""
+
+PICOS_PER_MICRO = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt. *input_tokens* includes the cached ones, *output_tokens* the reasoning ones.
+
+    *estimated* says that the provider did not report them, or reported what can not be true.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """USD for a million tokens of each class. A class without a price of its own costs what its parent does."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    input_usd_per_1m: Usd
+    output_usd_per_1m: Usd
+    cached_input_usd_per_1m: Usd | None = None
+    cache_write_usd_per_1m: Usd | None = None
+    reasoning_usd_per_1m: Usd | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether no token of any class costs anything."""
+        return not any(
+            (
+                self.input_usd_per_1m,
+                self.output_usd_per_1m,
+                self.cached_input_usd_per_1m,
+                self.cache_write_usd_per_1m,
+                self.reasoning_usd_per_1m,
+            )
+        )
+
+    def cost_micros(self, usage: Usage) -> int:
+        """What *usage* costs in millionths of a dollar, rounded up.
+
+        Reckoned in whole picodollars: a price in USD per million tokens with six decimals is a whole number of
+        picodollars per token, so that nothing is lost to floating point.
+        """
+        plain_input = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
+        plain_output = usage.output_tokens - usage.reasoning_tokens
+        picos = (
+            max(plain_input, 0) * _picos(self.input_usd_per_1m)
+            + usage.cached_input_tokens * _picos(_first(self.cached_input_usd_per_1m, self.input_usd_per_1m))
+            + usage.cache_write_tokens * _picos(_first(self.cache_write_usd_per_1m, self.input_usd_per_1m))
+            + max(plain_output, 0) * _picos(self.output_usd_per_1m)
+            + usage.reasoning_tokens * _picos(_first(self.reasoning_usd_per_1m, self.output_usd_per_1m))
+        )
+        return -(-picos // PICOS_PER_MICRO)
+
+
+FREE = Price(input_usd_per_1m=0.0, output_usd_per_1m=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """How soon a model begins, and how fast it goes on."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    first_token_s: PositiveSeconds
+    tokens_per_s: Annotated[float, Gt(0)]
+
+    def estimate_s(self, output_tokens: int) -> float:
+        """Seconds until an answer of *output_tokens* is whole."""
+        return self.first_token_s + output_tokens / self.tokens_per_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model as a policy names it. ``None`` means that a fact is not known, never that it is zero.
+
+    *model* is the name that the provider knows it by, *name* the one that rules use; they are the same unless
+    said otherwise. *path* is a GGUF file, for the local provider.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: str
+    provider: str
+    model: str = ""
+    base_url: str | None = None
+    api_key_env: str | None = None
+    path: str | None = None
+    price: Price | None = None
+    context_window: Annotated[int, Gt(0)] | None = None
+    max_output_tokens: Annotated[int, Gt(0)] | None = None
+    abilities: frozenset[Ability] | None = None
+    quality: Share | None = None
+    latency: Latency | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The name that the provider knows this model by. Two models with one id share a vector space."""
+        return self.model or self.name
+
+    def cost_micros(self, usage: Usage) -> int | None:
+        """What *usage* costs in millionths of a dollar, or ``None`` where the price is not known."""
+        return None if self.price is None else self.price.cost_micros(usage)
+
+    def cost_basis(self, usage: Usage) -> CostBasis:
+        """How the cost of *usage* is known."""
+        if self.price is None:
+            return "unknown"
+        if self.price.free:
+            return "free"
+        return "estimated" if usage.estimated else "computed"
+
+
+def _picos(usd_per_1m: float) -> int:
+    return round(usd_per_1m * 1_000_000)
+
+
+def _first(price: float | None, otherwise: float) -> float:
+    return otherwise if price is None else price

@@ -1,0 +1,98 @@
+"""A decision as a value: which models will be asked, in which order, and why not the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from .model import Model
+from .request import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One reason for a judgement of difficulty: what was seen, and what it added to the score."""
+
+    name: str
+    value: float
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model that may be asked, with what it is expected to cost and take."""
+
+    model: Model
+    cost_usd: float | None
+    """For the expected length of the answer; ``None`` where the price is not known."""
+    worst_cost_usd: float | None
+    """If the answer is as long as it may be."""
+    latency_s: float | None
+    first_token_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A model of the rule that will not be asked: a stable *code*, and a sentence for people."""
+
+    model: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the router does with a request: exactly this, in this order. ``print`` it to see why."""
+
+    policy: str
+    rule: str
+    complexity: float
+    evidence: tuple[Evidence, ...]
+    input_tokens: int
+    candidates: tuple[Candidate, ...]
+    rejected: tuple[Rejection, ...]
+    limits: Limits
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models, in the order in which they are asked."""
+        return tuple(candidate.model.name for candidate in self.candidates)
+
+    @override
+    def __str__(self) -> str:
+        because = ", ".join(f"{e.name} {e.contribution:+.2f}" for e in self.evidence if abs(e.contribution) >= 0.005)
+        lines = [
+            f"rule {self.rule!r} of policy {self.policy!r}; complexity {self.complexity:.2f}"
+            + (f" ({because})" if because else "")
+            + f"; about {self.input_tokens} tokens in"
+        ]
+        limits = [f"{name} {value:g}" for name, value in _given(self.limits)]
+        if limits:
+            lines.append("limits: " + ", ".join(limits))
+        width = max((len(name) for name in (*self.models, *(r.model for r in self.rejected))), default=0)
+        for number, each in enumerate(self.candidates, 1):
+            lines.append(
+                f"  {number}. {each.model.name:<{width}}  {each.model.provider:<10} {_cost(each)}  {_time(each)}"
+            )
+        lines += [f"  -  {r.model:<{width}}  not asked: {r.reason} ({r.code})" for r in self.rejected]
+        return "\n".join(lines)
+
+
+def _given(limits: Limits) -> list[tuple[str, float]]:
+    names = ("max_cost_usd", "max_latency_s", "first_token_s", "min_quality")
+    return [(name, value) for name in names if (value := getattr(limits, name)) is not None]
+
+
+def _cost(candidate: Candidate) -> str:
+    if candidate.cost_usd is None or candidate.worst_cost_usd is None:
+        return "price unknown"
+    if candidate.model.price is not None and candidate.model.price.free:
+        return "free"
+    return f"about ${candidate.cost_usd:.6f}, at most ${candidate.worst_cost_usd:.6f}"
+
+
+def _time(candidate: Candidate) -> str:
+    if candidate.latency_s is None:
+        return "time unknown"
+    return f"about {candidate.latency_s:.1f} s, first token after {candidate.first_token_s:.1f} s"

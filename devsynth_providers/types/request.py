@@ -1,0 +1,319 @@
+"""What is asked: messages or texts, what the answer may cost, and for whom it is."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
+
+from typing_extensions import override
+
+from ..errors import InvalidRequest
+from .model import Seconds, Share, Usd
+
+if TYPE_CHECKING:
+    from .answer import Attempt
+
+Role = Literal["system", "user", "assistant", "tool"]
+AttemptReason = Literal["primary", "retry", "fallback"]
+
+_ROLES = frozenset(("system", "user", "assistant", "tool"))
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool the model wants called; *arguments* is the JSON text it wrote, whole but unchecked."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in _ROLES:
+            raise InvalidRequest(f"a message's role is one of {', '.join(sorted(_ROLES))}, not {self.role!r}")
+        _check_text(self.content, "a message's content")
+
+    @classmethod
+    def of(cls, message: Message | Mapping[str, Any]) -> Message:
+        """*message* itself, or one made from OpenAI's dictionary form."""
+        if isinstance(message, Message):
+            return message
+        calls = message.get("tool_calls") or ()
+        return cls(
+            role=message.get("role", "user"),
+            content=message.get("content") or "",
+            tool_calls=tuple(
+                ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls
+            ),
+            tool_call_id=message.get("tool_call_id"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the answer may cost and how soon it must come; ``None`` is no limit.
+
+    *max_cost_usd* holds over all attempts, by the worst case of each. *max_latency_s* (the whole answer) and
+    *first_token_s* (its start) are targets: models whose estimate misses them are not asked.
+    """
+
+    max_cost_usd: Usd | None = None
+    max_latency_s: Seconds | None = None
+    first_token_s: Seconds | None = None
+    min_quality: Share | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(Limits):
+            value = getattr(self, each.name)
+            if value is not None and not value >= 0:  # also refuses NaN
+                raise InvalidRequest(f"{each.name} must be 0 or more, not {value!r}")
+
+    def tightest(self, other: Limits) -> Limits:
+        """Both at once: the smaller ceiling, the higher floor."""
+        return Limits(
+            max_cost_usd=_least(self.max_cost_usd, other.max_cost_usd),
+            max_latency_s=_least(self.max_latency_s, other.max_latency_s),
+            first_token_s=_least(self.first_token_s, other.first_token_s),
+            min_quality=max((q for q in (self.min_quality, other.min_quality) if q is not None), default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """How far a request has come: filled in by the layers, left alone by callers.
+
+    *deadline* is a moment on the event loop's clock; *spent_micros* is what failed attempts have cost so far.
+    """
+
+    id: str = ""
+    deadline: float | None = None
+    attempt: int = 1
+    reason: AttemptReason = "primary"
+    spent_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What every request says about itself, whatever it asks for."""
+
+    task: str | None = None
+    project: str | None = None
+    role: str | None = None
+    tags: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    call: Call = Call()
+
+    @property
+    def text(self) -> str:
+        """All that the model has to read, for counting."""
+        raise NotImplementedError
+
+    @property
+    def task_text(self) -> str:
+        """The part of it that says what is to be done, for judging its difficulty."""
+        return self.text
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The abilities a model must have to take this request."""
+        raise NotImplementedError
+
+    def on(self, **changes: Any) -> Self:
+        """The same request further on its way: *changes* are fields of ``Call``."""
+        return replace(self, call=replace(self.call, **changes))
+
+    def again(self, failed: Sequence[Attempt], reason: AttemptReason) -> Self:
+        """The same request for another try, after *failed* ones that are to be counted and paid."""
+        return self.on(
+            attempt=self.call.attempt + len(failed),
+            reason=reason,
+            spent_micros=self.call.spent_micros + sum(attempt.cost_micros or 0 for attempt in failed),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest(Request):
+    """A conversation to be continued."""
+
+    messages: tuple[Message, ...]
+    temperature: float = 0.7
+    max_tokens: int = 1000
+    stop: tuple[str, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    stream: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise InvalidRequest("a request needs a prompt or messages")
+        if not 0 <= self.temperature <= 2:
+            raise InvalidRequest(f"temperature must be between 0 and 2, not {self.temperature!r}")
+        if self.max_tokens < 1:
+            raise InvalidRequest(f"max_tokens must be positive, not {self.max_tokens!r}")
+        top_p = self.parameters.get("top_p")
+        if top_p is not None and not 0 <= top_p <= 1:
+            raise InvalidRequest(f"top_p must be between 0 and 1, not {top_p!r}")
+
+    @property
+    @override
+    def text(self) -> str:
+        parts = [message.content for message in self.messages]
+        parts += [call.arguments for message in self.messages for call in message.tool_calls]
+        if self.tools:
+            parts.append(json.dumps(self.tools, ensure_ascii=False, default=str))
+        return "\n".join(parts)
+
+    @property
+    @override
+    def task_text(self) -> str:
+        asked = [message.content for message in self.messages if message.role == "user"]
+        return "\n".join(asked) or self.text
+
+    @property
+    @override
+    def needs(self) -> frozenset[str]:
+        needs = {"chat"}
+        if self.tools:
+            needs.add("tools")
+        if self.parameters.get("response_format") is not None:
+            needs.add("json")
+        return frozenset(needs)
+
+    @classmethod
+    def of(cls, prompt: str | None = None, *, stream: bool = False, **options: Unpack[Options]) -> ChatRequest:
+        """A request from what callers write: a prompt, or *messages*, and any of ``Options``."""
+        given: dict[str, Any] = dict(options)
+        messages = [Message.of(message) for message in given.pop("messages", None) or ()]
+        if system_prompt := given.pop("system_prompt", None):
+            messages.insert(0, Message("system", system_prompt))
+        if prompt is not None:
+            messages.append(Message("user", prompt))
+        stop = given.pop("stop_sequences", None) or ()
+        named = {name: given.pop(name) for name in ("temperature", "max_tokens") if name in given}
+        about = take_context(given)
+        _refuse_near_misses(given)
+        return cls(
+            messages=tuple(messages),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            tools=tuple(given.pop("tools", None) or ()),
+            stream=stream,
+            parameters=given,
+            **named,
+            **about,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest(Request):
+    """Texts to be turned into vectors, one for each, in the same order."""
+
+    texts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise InvalidRequest("there is nothing to embed: give at least one text")
+        for text in self.texts:
+            if not text:
+                raise InvalidRequest("an empty text has no embedding")
+            _check_text(text, "a text to embed")
+
+    @property
+    @override
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
+    @property
+    @override
+    def needs(self) -> frozenset[str]:
+        return frozenset(("embeddings",))
+
+
+class Context(TypedDict, total=False):
+    """For whom a request is and within which limits: what a policy decides by."""
+
+    task: str | None
+    project: str | None
+    role: str | None
+    tags: Sequence[str]
+    max_cost_usd: float | None
+    max_latency_s: float | None
+    first_token_s: float | None
+    min_quality: float | None
+
+
+class Parameters(Context, total=False):
+    """Keywords that ``generate`` and ``generate_stream`` take beside their named ones.
+
+    The first group goes to the policy; the others go to the model as they are. Names that are not listed here
+    go to the model too, so that a provider's own parameter needs no new release of this library.
+    """
+
+    top_p: float
+    top_k: int
+    seed: int
+    presence_penalty: float
+    frequency_penalty: float
+    response_format: Mapping[str, Any]
+    tool_choice: str | Mapping[str, Any]
+    parallel_tool_calls: bool
+    logit_bias: Mapping[str, float]
+    reasoning_effort: str
+    user: str
+    extra_body: Mapping[str, Any]
+
+
+class Options(Parameters, total=False):
+    """Every keyword of ``complete``, ``plan`` and ``ChatRequest.of``."""
+
+    temperature: float
+    max_tokens: int
+    stop_sequences: Sequence[str] | None
+    system_prompt: str | None
+    messages: Sequence[Message | Mapping[str, Any]] | None
+    tools: Sequence[Mapping[str, Any]] | None
+
+
+_LIMITS = tuple(each.name for each in fields(Limits))
+
+
+def take_context(options: dict[str, Any]) -> dict[str, Any]:
+    """Move the routing keywords out of *options*, as fields of ``Request``."""
+    limits = Limits(**{name: options.pop(name) for name in _LIMITS if name in options})
+    tags = options.pop("tags", None) or ()
+    about: dict[str, Any] = {name: options.pop(name) for name in ("task", "project", "role") if name in options}
+    return {**about, "tags": (tags,) if isinstance(tags, str) else tuple(tags), "limits": limits}
+
+
+def _refuse_near_misses(parameters: Mapping[str, Any]) -> None:
+    """A misspelt limit must not travel to a model as an unknown parameter, and limit nothing."""
+    known = Options.__annotations__.keys()
+    for name in parameters.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        if near:
+            raise InvalidRequest(f"unknown option {name!r}; did you mean {near[0]!r}?")
+
+
+def _check_text(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{what} must be text, not {type(text).__name__}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"{what} holds a lone surrogate, which no provider accepts") from None
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)

@@ -1,0 +1,214 @@
+"""A raw-socket server on loopback that speaks OpenAI's wire, and can break it at any byte.
+
+Each request takes the next scripted answer; the last one repeats. What was asked stands in ``requests``.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+
+@dataclass
+class Answer:
+    """Bytes to send, in pieces; then close, or reset, or hang until the client leaves."""
+
+    pieces: Sequence[bytes]
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+    content_length: int | None = None
+    then: str = "close"
+    pause_s: float = 0.0
+
+    def head(self) -> bytes:
+        lines = [f"HTTP/1.1 {self.status} X", f"content-type: {self.content_type}", "connection: close"]
+        if self.content_length is not None:
+            lines.append(f"content-length: {self.content_length}")
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def whole(
+    text: str | None = "w0 w1 w2",
+    *,
+    finish: str | None = "stop",
+    usage: Any = (4, 3),
+    message: dict[str, Any] | None = None,
+) -> Answer:
+    """A chat completion in one piece."""
+    body: dict[str, Any] = {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "served-model",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": text, **(message or {})}, "finish_reason": finish}
+        ],
+    }
+    if usage:
+        body["usage"] = _usage(*usage)
+    return as_json(body)
+
+
+def as_json(body: Any, status: int = 200, **headers: str) -> Answer:
+    data = json.dumps(body).encode()
+    return Answer([data], status=status, headers=headers, content_length=len(data))
+
+
+def failure(status: int, message: str = "no", code: str | None = None, type_: str = "error", **headers: str) -> Answer:
+    """An error as OpenAI sends it."""
+    return as_json({"error": {"message": message, "type": type_, "code": code, "param": None}}, status, **headers)
+
+
+def sse(*events: Any, then: str = "close", pause_s: float = 0.0) -> Answer:
+    """Server-sent events: dictionaries as JSON, text and bytes as they are."""
+    return Answer([_event(event) for event in events], content_type="text/event-stream", then=then, pause_s=pause_s)
+
+
+def delta(text: str | None = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    content = {} if text is None else {"content": text}
+    return {
+        "id": "1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "served-model",
+        "choices": [{"index": 0, "delta": {**content, **more}, "finish_reason": finish}],
+    }
+
+
+def usage_event(prompt: int = 4, completion: int = 3) -> dict[str, Any]:
+    return {
+        "id": "1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "served-model",
+        "choices": [],
+        "usage": _usage(prompt, completion),
+    }
+
+
+def stream(*texts: str, finish: str = "stop") -> Answer:
+    """A complete stream: role, texts, finish reason, usage, [DONE]."""
+    texts = texts or ("w0 ", "w1 ", "w2")
+    return sse(
+        delta(role="assistant", text=""),
+        *(delta(text) for text in texts),
+        delta(finish=finish),
+        usage_event(),
+        "[DONE]",
+    )
+
+
+def vectors(*rows: Any, indices: Sequence[int] | None = None) -> Answer:
+    rows = rows or ([1.0, 0.0], [0.0, 1.0])
+    order = indices if indices is not None else range(len(rows))
+    data = [{"object": "embedding", "index": i, "embedding": row} for i, row in zip(order, rows, strict=True)]
+    return as_json(
+        {"object": "list", "model": "served-model", "data": data, "usage": {"prompt_tokens": 5, "total_tokens": 5}}
+    )
+
+
+def _usage(prompt: int, completion: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _event(event: Any) -> bytes:
+    if isinstance(event, bytes):
+        return event
+    text = event if isinstance(event, str) else json.dumps(event)
+    return f"data: {text}\n\n".encode()
+
+
+class Loopback:
+    """The server. ``either(whole, stream)`` scripts both kinds of request; ``script`` answers in turn."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._answers: list[Answer | tuple[Answer, Answer]] = [(whole(), stream())]
+        self._stopping = False
+        self._gone = threading.Event()
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+
+    def script(self, *answers: Answer | tuple[Answer, Answer]) -> Self:
+        """Give these answers in turn; a pair is (to a whole request, to a streamed one)."""
+        self._answers = list(answers)
+        return self
+
+    def client_left(self, timeout_s: float = 5.0) -> bool:
+        """Whether the client closed its connection while an answer was still being sent."""
+        return self._gone.wait(timeout_s)
+
+    def _accept(self) -> None:
+        while not self._stopping:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            body = self._read(connection)
+            if body is None:
+                return
+            answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+            if isinstance(answer, tuple):
+                answer = answer[bool(body.get("stream"))]
+            try:
+                connection.sendall(answer.head())
+                for piece in answer.pieces:
+                    connection.sendall(piece)
+                    time.sleep(answer.pause_s)
+                self._end(connection, answer.then)
+            except OSError:
+                self._gone.set()
+
+    def _read(self, connection: socket.socket) -> dict[str, Any] | None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            got = connection.recv(65536)
+            if not got:
+                return None
+            data += got
+        head, _, rest = data.partition(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+        while len(rest) < int(headers.get("content-length", 0)):
+            rest += connection.recv(65536)
+        body: dict[str, Any] = json.loads(rest) if rest else {}
+        self.paths.append(lines[0].split(" ")[1])
+        self.headers.append(headers)
+        self.requests.append(body)
+        return body
+
+    def _end(self, connection: socket.socket, then: str) -> None:
+        if then == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif then == "hang":
+            connection.settimeout(30)
+            if connection.recv(1) == b"":
+                self._gone.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        self._socket.close()
