@@ -250,6 +250,7 @@ class AllProvidersFailed(ProviderError, ExceptionGroup[ProviderError]):
 
     def __init__(self, message: str, errors: Sequence[ProviderError]) -> None:
         super().__init__(message)
+        self.args = (message, list(errors))
         self.attempts = tuple(attempt for error in errors for attempt in error.attempts)
 
     @override

@@ -18,8 +18,8 @@ from .tokens import estimate_tokens
 _REASONING = re.compile(
     r"\b(architect\w*|design\w*|prov(?:e|ing)|proofs?|refactor\w*|distributed|concurren\w*|deadlock\w*"
     r"|race condition\w*|optimi[sz]\w*|migrat\w*|trade-?offs?|compare|evaluate|analy[sz]e|debug\w*|root cause"
-    r"|consisten(?:t|cy)|scal(?:e|able|ability|ing)|security|threat model\w*|algorithms?|complexity|formal\w*|invariants?"
-    r"|derive|strategy)\b",
+    r"|consisten(?:t|cy)|scal(?:e|able|ability|ing)|security|threat model\w*|algorithms?|complexity|formal\w*"
+    r"|invariants?|derive|strategy)\b",
     re.IGNORECASE,
 )
 _SIMPLE = re.compile(

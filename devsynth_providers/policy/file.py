@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -19,6 +20,8 @@ from ..errors import PolicyError, Problem
 from . import yaml_nodes
 from .policy import Policy
 from .yaml_nodes import Document
+
+_SUBJECT = re.compile(r"^(?:Value error, |Input |Tuple |String )|(?<=item) after validation.*|(?<=character).*")
 
 PACKAGED = Path(__file__).parent.parent / "policies"
 """Where the policies that come with this library are."""
@@ -134,23 +137,22 @@ def _as_list(mapping: object, key: str) -> None:
 
 def _problems(error: ValidationError, document: Document) -> Iterable[Problem]:
     for each in error.errors(include_url=False):
-        path = each["loc"]
-        if not path:
-            yield Problem(each["msg"], *document.place(()))
-            continue
-        *parent, key = path
-        if each["type"] == "unexpected_keyword_argument":
+        path, kind, seen, facts = each["loc"], each["type"], each["input"], each.get("ctx", {})
+        *parent, key = path or ("policy",)
+        if path in document.unread or (kind == "too_short" and len(seen) >= facts["min_length"]):
+            continue  # told already: by the reader, or by what is wrong with the items
+        if kind == "unexpected_keyword_argument":
             near = _nearest(str(key), _keys_at(tuple(parent)))
             yield Problem(f"unknown key {key!r}", *document.keys.get(path, document.place(path)), near)
-        elif each["type"].startswith("missing"):
+        elif kind.startswith("missing"):
             what = f"{'.'.join(map(str, parent))} has no {key!r}" if parent else f"no {key!r}"
             yield Problem(f"{what}, which is required", *document.place(tuple(parent)))
         else:
-            told = each["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            seen = each["input"]
+            name = next((step for step in reversed(path) if isinstance(step, str)), key)
+            told = _SUBJECT.sub("", each["msg"])
             got = "" if isinstance(seen, dict | list) else f", not {json.dumps(seen)}"
-            near = _nearest(str(seen), str(each.get("ctx", {}).get("expected", "")).replace("'", "").split(" "))
-            yield Problem(f"{key} {told}{got}", *document.place(path), near)
+            near = _nearest(str(seen), re.findall("'([^']+)'", str(facts.get("expected", ""))))
+            yield Problem(f"{name} {told}{got}", *document.place(path), near)
 
 
 def _contradictions(policy: Policy, document: Document, providers: Collection[str] | None) -> Iterable[Problem]:

@@ -30,12 +30,16 @@ class Unreadable(Exception):
 
 @dataclass(slots=True)
 class Document:
-    """A YAML file as plain values. *places* tells where each value stands, *keys* where its key does."""
+    """A YAML file as plain values. *places* tells where each value stands, *keys* where its key does.
+
+    Values that make no sense are ``None``; they are in *unread*, and why in *problems*.
+    """
 
     data: Any = None
     places: dict[Path, Place] = field(default_factory=dict)
     keys: dict[Path, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    unread: set[Path] = field(default_factory=set)
 
     def place(self, path: Path) -> Place:
         """Where the value at *path* stands, or the nearest thing around it that does."""
@@ -94,18 +98,22 @@ def _plain(loader: _Loader, node: yaml.Node, path: Path, document: Document) -> 
         return [_plain(loader, each, (*path, index), document) for index, each in enumerate(node.value)]
     if node.tag == "tag:yaml.org,2002:timestamp":
         return node.value
+    problem = None
+    value = None
     if node.tag not in _PLAIN or not isinstance(node, yaml.ScalarNode):
-        document.problems.append(Problem("tags are not allowed", *_place(node)))
-        return None
-    try:
-        value = loader.construct_object(node)
-    except (ValueError, yaml.YAMLError):
-        document.problems.append(Problem(f"{node.value!r} is not a value", *_place(node)))
-        return None
-    if isinstance(value, float) and not math.isfinite(value):
-        document.problems.append(Problem(f"{node.value} is not a number to count with", *_place(node)))
-        return None
-    return value
+        problem = "tags are not allowed"
+    else:
+        try:
+            value = loader.construct_object(node)
+        except (ValueError, yaml.YAMLError):
+            problem = f"{node.value!r} is not a value"
+        if isinstance(value, float) and not math.isfinite(value):
+            problem = f"{node.value} is not a number to count with"
+    if problem is None:
+        return value
+    document.problems.append(Problem(problem, *_place(node)))
+    document.unread.add(path)
+    return None
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, path: Path, document: Document) -> dict[str, Any]:

@@ -181,6 +181,7 @@ class LlamaProcess:
         loaded = process.stdout.readline()
         event = json.loads(loaded) if loaded else {"error": "its process ended while loading it"}
         if "error" in event:
+            process.stdout.close()
             _end(process)
             listening.join()
             raise ModelNotFound(
@@ -194,8 +195,9 @@ class LlamaProcess:
     def _read(self, process: subprocess.Popen[bytes], said: collections.deque[str]) -> None:
         """The reading thread: hand every answer to its caller, and at the end tell those still waiting."""
         assert process.stdout is not None
-        for line in process.stdout:
-            self._deliver(json.loads(line))
+        with process.stdout:
+            for line in process.stdout:
+                self._deliver(json.loads(line))
         code = process.wait()
         why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         with self._lock:

@@ -125,6 +125,10 @@ class Worker:
         options = {key: request[key] for key in _SAMPLING & request.keys()}
         if (form := request.get("response_format")) is not None:
             options["grammar"] = self._grammar(form)
+        if not request.get("temperature") or "seed" in request:
+            # Who wants the same answer again must not get one that hangs on what was asked before: taking up an
+            # earlier prompt where this one leaves it is quicker, but rounds differently.
+            self._writer.reset()
         written, finish = 0, None
         for piece in self._writer.create_completion(
             tokens,

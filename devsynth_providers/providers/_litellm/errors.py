@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from ...errors import (
@@ -56,22 +55,6 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
     504: ProviderTimeout,
 }
 _UNBILLED = frozenset((409, 502, 503, 529))
-
-
-@contextmanager
-def translated(model: Model, secrets: Sequence[str]) -> Iterator[None]:
-    """Raise our errors in place of LiteLLM's. An error that is not from there is a bug, and passes through."""
-    try:
-        yield
-    except DevSynthError:
-        raise
-    except Exception as error:
-        ours = translate(error, model, secrets)
-        if ours is None:
-            raise
-    else:
-        return
-    raise ours  # outside the except block, so that neither cause nor context carries the request and its key
 
 
 def translate(error: Exception, model: Model, secrets: Sequence[str]) -> DevSynthError | None:

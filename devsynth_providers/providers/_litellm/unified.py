@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from typing_extensions import override
 
-from ...errors import ContentFiltered, MalformedResponse
+from ...errors import ContentFiltered, DevSynthError, MalformedResponse
 from ...port import ProviderPort
 from ...reply import Reply
 from ...types import ChatRequest, Chunk, EmbedRequest, Message, Model, Request, ToolCallPart, Usage, Vector
 from . import load
-from .errors import translated
+from .errors import translate
 
 TRANSPORT_TIMEOUT_S = 3600.0
 """What LiteLLM is told, in place of its own default. The clocks that count are ``Timed``'s."""
@@ -54,21 +55,35 @@ class Unified(ProviderPort):
         return await Reply.open(self.model, self._chunks(request))
 
     async def _chunks(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """What LiteLLM answers, as chunks; what it raises, as errors of ours. Any other error is a bug, and shows."""
+        try:
+            async with aclosing(self._answer(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        except DevSynthError:
+            raise
+        except Exception as error:
+            ours = translate(error, self.model, [self._api_key])
+            if ours is None:
+                raise
+        raise ours  # out here, so that LiteLLM's error does not hang on it: that one carries the request and the key
+
+    async def _answer(self, request: Request) -> AsyncGenerator[Chunk, None]:
         litellm = await load.ready()
-        with translated(self.model, [self._api_key]):
-            if isinstance(request, EmbedRequest):
-                yield self._embedded(await litellm.aembedding(input=list(request.texts), **self._target()), request)
-                return
-            assert isinstance(request, ChatRequest)
-            answer = await litellm.acompletion(**self._target(), **_options(request))
-            if not request.stream:
-                yield self._whole(answer)
-                return
-            try:
-                async for delta in answer:
-                    yield self._piece(delta, answer)
-            finally:
-                await answer.aclose()
+        if isinstance(request, EmbedRequest):
+            yield self._embedded(await litellm.aembedding(input=list(request.texts), **self._target()), request)
+            return
+        assert isinstance(request, ChatRequest)
+        answer = await litellm.acompletion(**self._target(), **_options(request))
+        if not request.stream:
+            yield self._whole(answer)
+            return
+        try:
+            async for delta in answer:
+                yield self._piece(delta, answer)
+        finally:
+            await answer.aclose()
 
     def _target(self) -> dict[str, Any]:
         import httpx  # noqa: PLC0415 - comes with LiteLLM, and is loaded by it

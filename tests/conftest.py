@@ -1,0 +1,63 @@
+"""What most tests share: asking whole and streamed by one name, and the spans that came of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from devsynth_providers import ProviderPort
+
+from .loopback import Loopback
+
+Ask = Callable[..., Awaitable[str]]
+
+EXPORTER = InMemorySpanExporter()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tracing() -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(EXPORTER))
+    trace.set_tracer_provider(provider)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads the environment of whoever runs it."""
+    for name in os.environ:
+        if name.startswith(("OPENAI_", "LMSTUDIO_", "LM_STUDIO_", "LOCAL_MODEL", "DEVSYNTH_", "OTEL_", "ANTHROPIC_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LOCAL_MODEL_THREADS", "1")
+
+
+@pytest.fixture(params=["whole", "streamed"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """The text of an answer, taken whole or piece by piece: every behaviour must be the same for both."""
+
+    async def whole(provider: ProviderPort, prompt: str = "hi", **options: object) -> str:
+        return await provider.generate(prompt, **options)  # type: ignore[arg-type]
+
+    async def streamed(provider: ProviderPort, prompt: str = "hi", **options: object) -> str:
+        return "".join([piece async for piece in provider.generate_stream(prompt, **options)])  # type: ignore[arg-type]
+
+    return whole if request.param == "whole" else streamed
+
+
+@pytest.fixture
+def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
+    """The spans that have ended since the test began, oldest first."""
+    EXPORTER.clear()
+    yield lambda: sorted(EXPORTER.get_finished_spans(), key=lambda span: span.start_time or 0)
+    EXPORTER.clear()
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    with Loopback() as loopback:
+        yield loopback

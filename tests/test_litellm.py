@@ -1,0 +1,409 @@
+"""Real LiteLLM against a server on loopback: what it makes of a wire, and what we make of that.
+
+These are the facts that the door (``providers/_litellm``) answers to. A new version of LiteLLM that behaves otherwise
+fails here first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import traceback
+from typing import Any
+
+import pytest
+
+from devsynth_providers import (
+    AuthenticationError,
+    ChatRequest,
+    ContentFiltered,
+    ContextTooLong,
+    EmptyResponse,
+    LMStudioProvider,
+    MalformedResponse,
+    Model,
+    ModelNotFound,
+    OpenAIProvider,
+    Price,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimitError,
+    RequestRejected,
+    StreamInterrupted,
+    Timeouts,
+    ToolCall,
+    Usage,
+)
+from devsynth_providers.providers._litellm import load
+from devsynth_providers.providers._litellm.errors import scrub
+
+from .conftest import Ask
+from .loopback import Answer, Loopback, as_json, delta, failure, sse, stream, usage_event, vectors, whole
+
+KEY = "sk-canary-0123456789abcdef"
+
+
+def provider(server: Loopback, **options: Any) -> OpenAIProvider:
+    options = {"retry_attempts": 1, "timeout": 10, "api_key": KEY, **options}
+    return OpenAIProvider("served-model", base_url=server.url, **options)
+
+
+async def failed(server: Loopback, ask: Ask, *answers: Answer | tuple[Answer, Answer], **options: Any) -> ProviderError:
+    server.script(*answers)
+    with pytest.raises(ProviderError) as caught:
+        await ask(provider(server, **options))
+    return caught.value
+
+
+class TestAnswers:
+    async def test_an_answer_has_text_usage_finish_reason_and_model(self, server: Loopback, ask: Ask) -> None:
+        assert await ask(provider(server)) == "w0 w1 w2"
+        response = await provider(server).complete(ChatRequest.of("hi", stream=bool(len(server.requests) % 2)))
+        assert response.usage == Usage(4, 3)
+        assert (response.finish_reason, response.response_model) == ("stop", "served-model")
+
+    async def test_what_is_asked_arrives_as_it_was_meant(self, server: Loopback, ask: Ask) -> None:
+        await ask(
+            provider(server),
+            "hello",
+            temperature=0.3,
+            max_tokens=7,
+            stop_sequences=["END"],
+            system_prompt="Be brief.",
+            seed=11,
+        )
+        (body,) = server.requests
+        assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
+        assert (body["temperature"], body["max_tokens"], body["stop"]) == (0.3, 7, ["END"])
+        assert (body["model"], body["seed"]) == ("served-model", 11)
+        assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+        assert server.paths == ["/v1/chat/completions"]
+
+    async def test_tools_go_out_and_calls_come_back(self, server: Loopback) -> None:
+        tool = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+        call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"x": 1}'}}
+        half = {"index": 0, "id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"x"'}}
+        rest = {"index": 0, "function": {"arguments": ": 1}"}}
+        server.script(
+            (
+                whole(None, finish="tool_calls", message={"tool_calls": [call]}),
+                sse(
+                    delta(role="assistant"),
+                    delta(tool_calls=[half]),
+                    delta(tool_calls=[rest]),
+                    delta(finish="tool_calls"),
+                    "[DONE]",
+                ),
+            )
+        )
+        for streamed in (False, True):
+            request = ChatRequest.of("look", tools=[tool], stream=streamed)
+            response = await provider(server).complete(request)
+            assert response.tool_calls == (ToolCall("c1", "find", '{"x": 1}'),)
+            assert (response.text, response.finish_reason) == ("", "tool_calls")
+        assert server.requests[0]["tools"] == [tool]
+
+    async def test_an_answer_cut_by_its_token_limit_says_so(self, server: Loopback) -> None:
+        server.script((whole("half", finish="length"), stream("half", finish="length")))
+        for streamed in (False, True):
+            assert (await provider(server).complete(ChatRequest.of("x", stream=streamed))).truncated
+
+    async def test_classes_of_tokens_are_told_apart(self, server: Loopback) -> None:
+        details = {
+            "prompt_tokens": 100,
+            "completion_tokens": 50,
+            "total_tokens": 150,
+            "prompt_tokens_details": {"cached_tokens": 40},
+            "completion_tokens_details": {"reasoning_tokens": 30},
+        }
+        answer = whole()
+        body = as_json({**_json(answer), "usage": details})
+        server.script((body, sse(delta("x"), delta(finish="stop"), {**usage_event(), "usage": details}, "[DONE]")))
+        for streamed in (False, True):
+            response = await provider(server).complete(ChatRequest.of("x", stream=streamed))
+            assert response.usage == Usage(100, 50, cached_input_tokens=40, reasoning_tokens=30)
+
+    @pytest.mark.parametrize(
+        "usage", [None, {"prompt_tokens": -5, "completion_tokens": 1, "total_tokens": -4}, {"prompt_tokens": 0}]
+    )
+    async def test_usage_that_is_missing_or_can_not_be_true_is_estimated(self, server: Loopback, usage: Any) -> None:
+        extra = {"usage": usage} if usage else {}
+        events = [{**usage_event(), **extra}] if usage else []
+        body = {k: v for k, v in _json(whole()).items() if k != "usage"} | extra
+        server.script((as_json(body), sse(delta("w0 w1 w2"), delta(finish="stop"), *events, "[DONE]")))
+        model = Model(name="m", provider="openai", price=Price(input_usd_per_1m=10, output_usd_per_1m=30))
+        for streamed in (False, True):
+            priced = OpenAIProvider(model, base_url=server.url, api_key=KEY, retry_attempts=1)
+            response = await priced.complete(ChatRequest.of("hello", stream=streamed))
+            assert response.usage.estimated
+            assert response.cost_basis == "estimated"
+            assert response.usage.input_tokens > 0
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("answer", "kind"),
+        [
+            (failure(400, "bad parameter"), RequestRejected),
+            (failure(422, "bad parameter"), RequestRejected),
+            (failure(401, "wrong key"), AuthenticationError),
+            (failure(403, "not in your region"), AuthenticationError),
+            (failure(402, "pay first"), QuotaExhausted),
+            (failure(404, "no such model", "model_not_found"), ModelNotFound),
+            (failure(408, "too slow"), ProviderTimeout),
+            (failure(409, "conflict"), ProviderUnavailable),
+            (failure(413, "too large"), ContextTooLong),
+            (failure(429, "slow down"), RateLimitError),
+            (failure(429, "you have no money", "insufficient_quota"), QuotaExhausted),
+            (failure(429, "limit", "enforced_spend_limit_reached"), QuotaExhausted),
+            (failure(500, "oops"), ProviderUnavailable),
+            (failure(502, "bad gateway"), ProviderUnavailable),
+            (failure(503, "overloaded"), ProviderUnavailable),
+            (failure(504, "too slow"), ProviderTimeout),
+            (failure(529, "overloaded"), ProviderUnavailable),
+            (
+                failure(400, "This model's maximum context length is 8 tokens", "context_length_exceeded"),
+                ContextTooLong,
+            ),
+            (failure(400, "prompt is too long: 9 tokens > 8 maximum"), ContextTooLong),
+            (failure(400, "the request exceeds the available context size"), ContextTooLong),
+            (failure(400, "our policy", "content_filter"), ContentFiltered),
+            (failure(400, "our policy", "content_policy_violation"), ContentFiltered),
+            (Answer([b"<html>" + b"x" * 5000], status=502, content_type="text/html"), ProviderUnavailable),
+        ],
+    )
+    async def test_a_status_and_a_code_say_what_an_error_is(
+        self, server: Loopback, ask: Ask, answer: Answer, kind: type[ProviderError]
+    ) -> None:
+        error = await failed(server, ask, answer)
+        assert type(error) is kind
+        assert error.status == answer.status
+        assert (error.provider, error.model) == ("openai", "served-model")
+        assert len(str(error)) < 600
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize(
+        ("answers", "kind"),
+        [
+            ((whole(None), sse(delta(role="assistant"), delta(finish="stop"), "[DONE]")), EmptyResponse),
+            ((as_json({"id": "1", "object": "chat.completion", "choices": []}), sse("[DONE]")), EmptyResponse),
+            ((Answer([b"<html>hi</html>"], content_type="text/html"),) * 2, (MalformedResponse, EmptyResponse)),
+            ((Answer([], content_length=0),) * 2, (MalformedResponse, EmptyResponse)),
+            ((Answer([b'{"id": "1", "cho'], content_length=500),) * 2, ProviderError),
+            ((Answer([b'{"id": '], content_type="application/json"),) * 2, (MalformedResponse, EmptyResponse)),
+            ((as_json({"error": {"message": "boo", "code": 502}}),) * 2, ProviderError),
+            ((Answer([], then="reset"),) * 2, ProviderError),
+            ((whole("", finish="content_filter"), sse(delta(finish="content_filter"), "[DONE]")), ContentFiltered),
+        ],
+    )
+    async def test_what_is_no_answer_is_never_taken_for_one(
+        self, server: Loopback, ask: Ask, answers: tuple[Answer, Answer], kind: Any
+    ) -> None:
+        error = await failed(server, ask, answers)
+        assert isinstance(error, kind), error
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize(
+        "tail",
+        [
+            sse(delta("w0 "), delta("w1")),
+            sse(delta("w0 "), delta("w1"), "[DONE]"),
+            sse(delta("w0 "), delta("w1"), b'data: {"id": "1", "cho'),
+            sse(delta("w0 "), delta("w1"), then="reset"),
+            sse(delta("w0 "), delta("w1"), {"error": {"message": "boom", "code": 500}}),
+        ],
+        ids=["closed", "done too early", "cut in an event", "reset", "an error event"],
+    )
+    async def test_a_stream_without_a_finish_reason_was_interrupted(self, server: Loopback, tail: Answer) -> None:
+        server.script(tail)
+        pieces: list[str] = []
+        with pytest.raises(StreamInterrupted) as caught:
+            async for piece in provider(server).generate_stream("hi"):
+                pieces.append(piece)  # noqa: PERF401 - what came before the error counts
+        assert caught.value.partial == "".join(pieces)
+        assert "w0 w1".startswith(caught.value.partial)
+        assert len(server.requests) == 1
+
+    async def test_a_finish_reason_is_proof_enough_whatever_follows(self, server: Loopback) -> None:
+        server.script(sse(delta("w0 "), delta("w1"), delta(finish="stop")))
+        assert [piece async for piece in provider(server).generate_stream("hi")] == ["w0 ", "w1"]
+
+    async def test_an_error_event_before_any_content_is_an_error_that_may_be_tried_again(
+        self, server: Loopback
+    ) -> None:
+        server.script(sse({"error": {"message": "boom", "code": 500}}), stream("ok"))
+        pieces = [piece async for piece in provider(server, retry_attempts=2).generate_stream("hi")]
+        assert pieces == ["ok"]
+
+    async def test_a_refusal_is_told_as_one(self, server: Loopback, ask: Ask) -> None:
+        refused = whole(None, message={"refusal": "I will not."})
+        error = await failed(server, ask, (refused, sse(delta(refusal="I will not."), delta(finish="stop"), "[DONE]")))
+        assert isinstance(error, ContentFiltered | EmptyResponse)
+
+    async def test_a_server_that_is_not_there_is_unavailable_and_costs_nothing(self, ask: Ask) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        away = OpenAIProvider("m", base_url=f"http://127.0.0.1:{port}/v1", retry_attempts=1)
+        with pytest.raises(ProviderUnavailable) as caught:
+            await ask(away)
+        assert not caught.value.billed
+        assert caught.value.status is None
+
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({"retry-after": "7"}, 7.0),
+            ({"retry-after": "0.5"}, 0.5),
+            ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+            ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),
+            ({"retry-after": "-1"}, None),
+            ({"retry-after": "nan"}, None),
+            ({"retry-after": "soon"}, None),
+            ({}, None),
+        ],
+    )
+    async def test_when_to_come_back_is_read_off_the_headers(
+        self, server: Loopback, ask: Ask, headers: dict[str, str], seconds: float | None
+    ) -> None:
+        error = await failed(server, ask, failure(429, "slow down", **headers))
+        assert isinstance(error, RateLimitError)
+        assert error.retry_after_s == seconds
+
+    async def test_a_server_that_hangs_is_given_up_and_its_connection_closed(self, server: Loopback, ask: Ask) -> None:
+        clocks = Timeouts(first_token_s=0.3, idle_s=0.3, total_s=0.3)
+        error = await failed(server, ask, Answer([], then="hang"), timeout=clocks)
+        assert isinstance(error, ProviderTimeout)
+        assert await asyncio.to_thread(server.client_left)
+
+    async def test_a_stream_that_stalls_is_given_up_and_its_connection_closed(self, server: Loopback) -> None:
+        server.script(sse(delta("w0"), then="hang"))
+        clocks = Timeouts(first_token_s=5, idle_s=0.3, total_s=20)
+        with pytest.raises(StreamInterrupted, match=r"nothing more for 0\.3 s"):
+            async for _ in provider(server, timeout=clocks).generate_stream("hi"):
+                pass
+        assert await asyncio.to_thread(server.client_left)
+
+    async def test_leaving_a_stream_early_closes_its_connection(self, server: Loopback) -> None:
+        server.script(sse(delta("w0"), then="hang"))
+        async with await provider(server).send(ChatRequest.of("hi", stream=True)) as reply:
+            async for _ in reply:
+                break
+        assert await asyncio.to_thread(server.client_left)
+
+    async def test_cancelling_closes_the_connection(self, server: Loopback, ask: Ask) -> None:
+        server.script(Answer([], then="hang"))
+        task = asyncio.ensure_future(ask(provider(server)))
+        while not server.requests:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(server.client_left)
+
+
+class TestRetries:
+    async def test_we_alone_try_again(self, server: Loopback, ask: Ask) -> None:
+        error = await failed(server, ask, failure(503, **{"retry-after": "0"}), retry_attempts=3)
+        assert len(server.requests) == 3
+        assert [attempt.number for attempt in error.attempts] == [1, 2, 3]
+
+    async def test_and_only_as_long_as_it_takes(self, server: Loopback, ask: Ask) -> None:
+        server.script(failure(503), failure(429, **{"retry-after": "0"}), (whole("ok"), stream("ok")))
+        assert await ask(provider(server, retry_attempts=3)) == "ok"
+        assert len(server.requests) == 3
+
+
+class TestEmbeddings:
+    async def test_texts_become_vectors(self, server: Loopback) -> None:
+        server.script(vectors([1.0, 0.0], [0.0, 1.0]))
+        assert await provider(server).embed_batch(["a", "b"]) == [[1.0, 0.0], [0.0, 1.0]]
+        assert server.paths == ["/v1/embeddings"]
+        assert server.requests[0]["input"] == ["a", "b"]
+
+    async def test_vectors_are_put_in_the_order_of_their_texts(self, server: Loopback) -> None:
+        server.script(vectors([0.0, 1.0], [1.0, 0.0], indices=[1, 0]))
+        assert await provider(server).embed_batch(["a", "b"]) == [[1.0, 0.0], [0.0, 1.0]]
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            vectors([1.0, 0.0]),
+            vectors([1.0, 0.0], [1.0, 0.0], [1.0, 0.0]),
+            vectors([1.0, 0.0], [1.0, 0.0], indices=[0, 0]),
+            vectors([1.0, 0.0], [1.0]),
+            vectors([1.0, 0.0], [0.0, 0.0]),
+            vectors([1.0, 0.0], [1.0, None]),
+            vectors([1.0, 0.0], [1.0, float("nan")]),
+            vectors([], []),
+        ],
+        ids=["too few", "too many", "twice", "of two lengths", "zeros", "null", "nan", "empty"],
+    )
+    async def test_vectors_that_can_not_be_right_are_refused(self, server: Loopback, answer: Answer) -> None:
+        server.script(answer)
+        with pytest.raises(MalformedResponse):
+            await provider(server).embed_batch(["a", "b"])
+
+
+class TestKeys:
+    async def test_no_key_gets_into_an_error_or_what_hangs_on_it(
+        self, server: Loopback, ask: Ask, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        error = await failed(server, ask, failure(401, f"Incorrect API key provided: {KEY}"))
+        assert "Incorrect API key provided: [key]" in str(error)
+        told = "".join(traceback.format_exception(error)) + repr(vars(error)) + repr(error.attempts)
+        assert error.__cause__ is None
+        assert error.__context__ is None
+        assert KEY not in told
+        assert KEY not in caplog.text
+
+    async def test_the_key_of_openai_goes_to_openai_only(
+        self, server: Loopback, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        await OpenAIProvider("m", base_url=server.url).generate("hi")
+        await LMStudioProvider("m", base_url=server.url).generate("hi")
+        assert all(KEY not in headers["authorization"] for headers in server.headers)
+
+    async def test_a_model_names_the_variable_of_its_own_key(
+        self, server: Loopback, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("VLLM_KEY", "own-key")
+        await OpenAIProvider(Model(name="m", provider="openai", base_url=server.url, api_key_env="VLLM_KEY")).generate(
+            "hi"
+        )
+        assert server.headers[0]["authorization"] == "Bearer own-key"
+
+    async def test_the_organization_goes_with_the_call(self, server: Loopback) -> None:
+        await provider(server, organization="org-1").generate("hi")
+        assert server.headers[0]["openai-organization"] == "org-1"
+
+    def test_whatever_looks_like_a_key_is_scrubbed(self) -> None:
+        assert scrub("a sk-abcdefgh12345 b Bearer abcdefgh123 c AIzaSyA1234567890 d", []) == "a [key] b [key] c [key] d"
+        assert scrub("my-own-secret is my-own-secret", ["my-own-secret"]) == "[key] is [key]"
+        assert len(scrub("x" * 9999)) < 500
+
+
+class TestLoading:
+    async def test_loading_it_changes_what_it_would_do_by_itself(self) -> None:
+        litellm = await load.ready()
+        assert litellm.telemetry is False
+        assert litellm.num_retries == 0
+        assert litellm.disable_hf_tokenizer_download is True
+        assert (litellm.success_callback, litellm.failure_callback, litellm.callbacks) == ([], [], [])
+        assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
+
+    async def test_it_is_loaded_once_by_whoever_comes_first(self) -> None:
+        first, *others = await asyncio.gather(*(load.ready() for _ in range(5)))
+        assert all(each is first for each in others)
+
+
+def _json(answer: Answer) -> dict[str, Any]:
+    import json
+
+    return dict(json.loads(b"".join(answer.pieces)))
