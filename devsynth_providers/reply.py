@@ -34,6 +34,7 @@ class Reply:
         self.usage: Usage | None = None
         self.begun: float | None = None
         self._chunks = chunks
+        self._inside: list[AsyncGenerator[Chunk, None]] = []
         self._started = started
         self._ended: float | None = None
         self._next: Chunk | None = None
@@ -87,7 +88,8 @@ class Reply:
         return self
 
     def through(self, wrap: Callable[[AsyncGenerator[Chunk, None]], AsyncGenerator[Chunk, None]]) -> Self:
-        """Let the pieces still to come pass through *wrap*; it must close what it was given when it is closed."""
+        """Let the pieces still to come pass through *wrap*."""
+        self._inside.append(self._chunks)
         self._chunks = wrap(self._chunks)
         return self
 
@@ -187,7 +189,9 @@ class Reply:
         self._ended = asyncio.get_running_loop().time()
         self._next = None
         try:
-            await self._chunks.aclose()
+            # A generator that never began does not close what it was given: each is closed, outermost first.
+            for chunks in (self._chunks, *reversed(self._inside)):
+                await chunks.aclose()
         finally:
             for callback in self._on_finish:
                 done = callback(self.response, error)

@@ -91,8 +91,12 @@ class SyncRouter:
 
     def close(self) -> None:
         """Close the provider, and end the thread."""
+        self._running()
+        thread = self._thread
         self._run(self._provider.aclose())
         self.stop()
+        if thread is not None:
+            thread.join()  # a router's aclose has stopped it from inside, and could not wait for it
 
     def stop(self) -> None:
         """End the thread, and whatever it still has to do; the next call starts another."""

@@ -24,7 +24,8 @@ class ScriptedProvider(ProviderPort):
     """Answers each request with the next line of its script.
 
     A line is text, or several steps: texts, ``Chunk``s, errors to raise, numbers of seconds to wait. A line without
-    a ``finish_reason`` ends as a complete answer does, with ``stop`` and *usage*. *vectors* answers embeddings.
+    a ``finish_reason`` ends as a complete answer does, with ``stop`` and *usage*. Asked to embed, it answers with
+    *vectors* of each text in place of the line's texts; its errors and waits stay.
     What was asked is in ``requests``; ``closed`` counts the answers that were closed, finished or not.
     """
 
@@ -61,6 +62,9 @@ class ScriptedProvider(ProviderPort):
 
     async def _chunks(self, request: Request, steps: list[Step]) -> AsyncGenerator[Chunk, None]:
         finished = False
+        if isinstance(request, EmbedRequest):
+            vectors = Chunk(vectors=tuple(map(self._vectors, request.texts)), finish_reason="stop", usage=self._usage)
+            steps = [*(step for step in steps if not isinstance(step, str)), vectors]
         try:
             for step in steps:
                 if isinstance(step, BaseException):
@@ -68,18 +72,13 @@ class ScriptedProvider(ProviderPort):
                 if isinstance(step, float | int):
                     await asyncio.sleep(step)
                     continue
-                chunk = step if isinstance(step, Chunk) else self._chunk(request, step)
+                chunk = step if isinstance(step, Chunk) else Chunk(step)
                 finished = finished or chunk.finish_reason is not None
                 yield chunk
             if not finished:
                 yield Chunk(finish_reason="stop", usage=self._usage)
         finally:
             self.closed += 1
-
-    def _chunk(self, request: Request, text: str) -> Chunk:
-        if isinstance(request, EmbedRequest):
-            return Chunk(vectors=tuple(map(self._vectors, request.texts)))
-        return Chunk(text)
 
 
 class VirtualClock(asyncio.SelectorEventLoop):

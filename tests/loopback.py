@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +34,9 @@ class Answer:
             lines.append(f"content-length: {self.content_length}")
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+Script = Answer | tuple[Answer, Answer] | Callable[[dict[str, Any]], Answer]
 
 
 def whole(
@@ -128,11 +131,11 @@ def _event(event: Any) -> bytes:
 
 
 class Loopback:
-    """The server. ``either(whole, stream)`` scripts both kinds of request; ``script`` answers in turn."""
+    """The server. Answers any chat with the same three words until it is told otherwise by ``script``."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self._answers: list[Answer | tuple[Answer, Answer]] = [(whole(), stream())]
+        self._answers: list[Script] = [(whole(), stream())]
         self._stopping = False
         self._gone = threading.Event()
         self.requests: list[dict[str, Any]] = []
@@ -144,8 +147,8 @@ class Loopback:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
 
-    def script(self, *answers: Answer | tuple[Answer, Answer]) -> Self:
-        """Give these answers in turn; a pair is (to a whole request, to a streamed one)."""
+    def script(self, *answers: Script) -> Self:
+        """Give these answers in turn; a pair is (to a whole request, to a streamed one), a function makes its own."""
         self._answers = list(answers)
         return self
 
@@ -169,6 +172,8 @@ class Loopback:
             answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
             if isinstance(answer, tuple):
                 answer = answer[bool(body.get("stream"))]
+            elif callable(answer):
+                answer = answer(body)
             try:
                 connection.sendall(answer.head())
                 for piece in answer.pieces:

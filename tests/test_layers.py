@@ -118,6 +118,16 @@ class TestTimed:
 
         after(0, work)
 
+    async def test_leaving_after_the_first_piece_closes_what_is_inside(self) -> None:
+        provider = ScriptedProvider(("a", "b"))
+        reply = await Timed(provider, CLOCKS).send(STREAM)
+        await anext(reply)
+        await reply.aclose()
+        assert provider.closed == 1
+        unread = ScriptedProvider(("a", "b"))
+        await (await Timed(unread, CLOCKS).send(STREAM)).aclose()
+        assert unread.closed == 1
+
 
 class TestRetrying:
     async def test_what_may_pass_is_tried_again(self, ask: Ask) -> None:
@@ -285,9 +295,16 @@ class TestMetered:
     async def test_a_retry_that_the_first_try_left_no_money_for_is_not_made(self) -> None:
         provider = ScriptedProvider(ProviderUnavailable("billed perhaps"), "never", model=self.DEAR)
         layers = Retrying(Metered(Traced(provider)), NO_WAIT)
-        with pytest.raises(BudgetExceeded):
+        with pytest.raises(ProviderUnavailable) as caught:
             await layers.complete("x" * 400, max_tokens=100, max_cost_usd=0.0045)
-        assert len(provider.requests) == 1
+        assert len(provider.requests) == len(caught.value.attempts) == 1
+
+    async def test_what_the_models_before_have_cost_is_not_spent_twice(self) -> None:
+        first, second = ScriptedProvider(ProviderUnavailable("x"), model=self.DEAR), ScriptedProvider(model=self.DEAR)
+        chain = FallbackProvider([Metered(Traced(first)), Metered(Traced(second))])
+        with pytest.raises(BudgetExceeded) as caught:
+            await chain.complete("x" * 400, max_tokens=100, max_cost_usd=0.0045)
+        assert (len(caught.value.attempts), second.requests) == (1, [])
 
     async def test_a_cheaper_model_is_asked_where_a_dear_one_can_not_be_paid(self) -> None:
         chain = FallbackProvider(

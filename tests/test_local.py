@@ -224,7 +224,7 @@ class TestItsProcess:
     async def test_no_key_of_ours_reaches_its_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
         async with LocalProvider(threads=1, context_size=256) as provider:
-            environment = Path(f"/proc/{provider.process_id}/environ").read_bytes()
+            environment = await asyncio.to_thread(Path(f"/proc/{provider.process_id}/environ").read_bytes)
         assert b"canary" not in environment
         assert b"PATH=" in environment
 

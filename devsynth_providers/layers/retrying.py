@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 
 from typing_extensions import override
 
 from .. import telemetry
-from ..errors import ProviderError
+from ..errors import BudgetExceeded, ProviderError
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import Attempt, Request, Retry
@@ -19,7 +20,7 @@ class Retrying(Wrapper):
     """Ask the same model again after an error that may pass, while the deadline leaves time to wait.
 
     A provider that says how long to wait is obeyed; one that wants to be left alone for longer than ``cap_s``, or
-    past the deadline, is not asked again here: the next model is.
+    past the deadline, is not asked again here: the next model is. Nor is one whose next try could not be paid.
     """
 
     def __init__(self, inner: ProviderPort, retry: Retry = Retry(), *, jitter: random.Random | None = None) -> None:
@@ -30,19 +31,25 @@ class Retrying(Wrapper):
     @override
     async def send(self, request: Request) -> Reply:
         failed: tuple[Attempt, ...] = ()
-        for attempt in range(1, self.retry.attempts + 1):
+        error: ProviderError | None = None
+        for attempt in itertools.count(1):
             try:
                 return (await self.inner.send(request)).follow(failed)
-            except ProviderError as error:
-                wait_s = self._wait_s(attempt, error, request)
-                if wait_s is None:
-                    error.after(failed)
+            except BudgetExceeded:
+                if error is None:
                     raise
-                telemetry.event("retry.scheduled", model=self.model.name, reason=error.kind, delay_s=wait_s)
+                wait_s = None  # one more try can not be paid: what is to be told is why the last one failed
+            except ProviderError as caught:
+                error = caught
                 failed += error.attempts
-                request = request.again(error.attempts, "retry")
-                await asyncio.sleep(wait_s)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                wait_s = self._wait_s(attempt, error, request)
+            if wait_s is None:
+                error.attempts = failed
+                raise error
+            telemetry.event("retry.scheduled", model=self.model.name, reason=error.kind, delay_s=wait_s)
+            request = request.again(error.attempts, "retry")
+            await asyncio.sleep(wait_s)
+        raise AssertionError("unreachable")
 
     def _wait_s(self, attempt: int, error: ProviderError, request: Request) -> float | None:
         """How long to wait before asking again, or ``None`` if it is no use."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 
 from typing_extensions import override
 
@@ -50,23 +49,22 @@ class Timed(Wrapper):
     def _paced(self, deadline: float) -> Callable[[AsyncGenerator[Chunk, None]], AsyncGenerator[Chunk, None]]:
         async def paced(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
             time = asyncio.get_running_loop().time
-            async with aclosing(chunks):
-                while True:
-                    idle_until = time() + self.timeouts.idle_s
-                    try:
-                        async with asyncio.timeout_at(min(idle_until, deadline)) as clock:
-                            while (chunk := await anext(chunks)).empty:
-                                pass
-                    except StopAsyncIteration:
-                        return
-                    except TimeoutError:
-                        if not clock.expired():
-                            raise
-                        stalled = idle_until < deadline
-                        raise self._late(
-                            f"nothing more for {self.timeouts.idle_s:.3g} s" if stalled else "past the deadline"
-                        ) from None
-                    yield chunk
+            while True:
+                idle_until = time() + self.timeouts.idle_s
+                try:
+                    async with asyncio.timeout_at(min(idle_until, deadline)) as clock:
+                        while (chunk := await anext(chunks)).empty:
+                            pass
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if not clock.expired():
+                        raise
+                    stalled = idle_until < deadline
+                    raise self._late(
+                        f"nothing more for {self.timeouts.idle_s:.3g} s" if stalled else "past the deadline"
+                    ) from None
+                yield chunk
 
         return paced
 

@@ -1,0 +1,197 @@
+"""What everything that answers promises: providers, layers, a chain, the router; whole, streamed, embedded, sync.
+
+A new provider or layer is added to ``SUBJECTS``, and must pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from devsynth_providers import (
+    ChatRequest,
+    EmbedRequest,
+    FallbackProvider,
+    InvalidRequest,
+    LMStudioProvider,
+    LocalProvider,
+    Model,
+    OpenAIProvider,
+    ProviderPort,
+    ProviderUnavailable,
+    Response,
+    Router,
+    StubProvider,
+    SyncRouter,
+    stack,
+)
+from devsynth_providers.layers.metered import Metered
+from devsynth_providers.layers.named import Named
+from devsynth_providers.layers.retrying import Retrying
+from devsynth_providers.layers.timed import Timed
+from devsynth_providers.layers.traced import Traced
+from devsynth_providers.policy.file import load_policy
+from devsynth_providers.testing import ScriptedProvider
+
+from .helpers import model, policy
+from .loopback import Answer, Loopback, stream, vectors, whole
+
+Subject = Callable[[Loopback], ProviderPort]
+
+
+def scripted(**options: Any) -> ScriptedProvider:
+    return ScriptedProvider(*[("one ", "two ", "three")] * 50, **options)
+
+
+def failing(name: str) -> ScriptedProvider:
+    return ScriptedProvider(*[ProviderUnavailable("down")] * 50, model=model(name))
+
+
+def router(server: Loopback) -> Router:
+    return Router(policy(model("a", model="e5"), model("b", model="e5")), {"a": failing("x"), "b": scripted()})
+
+
+SUBJECTS: dict[str, Subject] = {
+    "ScriptedProvider": lambda server: scripted(),
+    "StubProvider": lambda server: StubProvider(),
+    "OpenAIProvider": lambda server: OpenAIProvider(known("openai", server.url), api_key="k"),
+    "LMStudioProvider": lambda server: LMStudioProvider(known("lmstudio", server.url)),
+    "Timed": lambda server: Timed(scripted()),
+    "Traced": lambda server: Traced(scripted()),
+    "Metered": lambda server: Metered(scripted()),
+    "Named": lambda server: Named(scripted(), model("n")),
+    "Retrying": lambda server: Retrying(scripted()),
+    "stack": lambda server: stack(scripted()),
+    "FallbackProvider": lambda server: FallbackProvider([failing("m"), scripted(model=model("m"))]),
+    "Router": router,
+    "Router over LiteLLM": lambda server: Router(policy(known("openai", server.url))),
+    "Router by name": lambda server: Router(load_policy("offline")),
+    "LocalProvider": lambda server: LocalProvider(context_size=1024, threads=1),
+}
+
+
+def known(provider: str, url: str) -> Model:
+    return model("m", provider=provider, base_url=url, context_window=1000)
+
+
+def answer_by_path(server: Loopback) -> None:
+    """Make the server tell chat from embeddings, and send as many vectors as there are texts."""
+
+    def answer(asked: dict[str, Any]) -> Answer:
+        if "input" not in asked:
+            return stream("one ", "two ", "three") if asked.get("stream") else whole("one two three")
+        return vectors(*([index + 1.0, 2.0] for index in range(len(asked["input"]))))
+
+    server.script(answer)
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.local if name == "LocalProvider" else ()) for name in SUBJECTS]
+)
+async def subject(request: pytest.FixtureRequest, server: Loopback) -> AsyncIterator[ProviderPort]:
+    answer_by_path(server)
+    provider = SUBJECTS[request.param](server)
+    yield provider
+    await provider.aclose()
+
+
+def sound(response: Response) -> None:
+    assert response.text
+    assert response.finish_reason in ("stop", "length")
+    assert response.usage.output_tokens > 0
+    assert response.model
+    assert response.provider
+    assert response.first_token_s is not None
+    assert 0 <= response.first_token_s <= response.latency_s
+    assert response.cost_basis in ("free", "computed", "unknown", "estimated")
+
+
+async def test_it_answers_whole(subject: ProviderPort) -> None:
+    text = await subject.generate("one two three", temperature=0.0, max_tokens=30)
+    assert isinstance(text, str)
+    assert text
+
+
+async def test_and_streamed_the_same(subject: ProviderPort) -> None:
+    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": 30}
+    whole_text = await subject.generate("one two three", **options)
+    pieces = [piece async for piece in subject.generate_stream("one two three", **options)]
+    assert "".join(pieces) == whole_text
+    assert all(pieces)
+    assert len(pieces) > 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_response_tells_all_there_is_to_tell(subject: ProviderPort, streamed: bool) -> None:
+    request = ChatRequest.of("one two three", stream=streamed, max_tokens=30)
+    response = await subject.complete(request)
+    sound(response)
+    async with await subject.send(request) as reply:
+        assert reply.response.model
+        chunks = [chunk async for chunk in reply]
+    assert "".join(chunk.text for chunk in chunks) == reply.response.text
+    assert not any(chunk.empty for chunk in chunks)
+
+
+async def test_texts_become_vectors_one_for_each(subject: ProviderPort) -> None:
+    rows = await subject.embed_batch(["a", "bb", "ccc"])
+    assert len(rows) == 3
+    assert len({len(row) for row in rows}) == 1
+    assert all(isinstance(number, float) for row in rows for number in row)
+    assert await subject.embed("a") == pytest.approx(rows[0], abs=1e-4)
+    assert await subject.embed_batch([]) == []
+    response = await subject.complete(EmbedRequest(texts=("a", "bb")))
+    assert len(response.vectors) == 2
+    assert response.finish_reason == "stop"
+
+
+async def test_many_at_once_do_not_get_in_each_others_way(subject: ProviderPort) -> None:
+    texts = await asyncio.gather(*(subject.generate("one two three", temperature=0, max_tokens=6) for _ in range(5)))
+    assert len(set(texts)) == 1
+
+
+async def test_leaving_a_stream_early_leaves_nothing_behind(subject: ProviderPort) -> None:
+    before = asyncio.all_tasks()
+    async with await subject.send(ChatRequest.of("one two three", stream=True, max_tokens=30)) as reply:
+        async for chunk in reply:
+            assert chunk.text
+            break
+    assert reply.response.finish_reason is None
+    for _ in range(20):  # LiteLLM leaves a generator to the loop, which closes it in its next turns
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    assert await subject.generate("one two three", max_tokens=5)
+
+
+async def test_wrong_arguments_are_refused(subject: ProviderPort) -> None:
+    with pytest.raises(InvalidRequest):
+        await subject.generate("hi", temperature=9)
+    with pytest.raises(InvalidRequest):
+        await subject.embed("")
+    with pytest.raises(InvalidRequest):
+        await subject.embed_batch("not a list")
+    with pytest.raises(InvalidRequest):
+        await subject.complete(ChatRequest.of("hi"), max_tokens=5)
+
+
+async def test_it_knows_its_window_its_price_and_how_to_count(subject: ProviderPort) -> None:
+    assert subject.max_context_size > 0
+    assert set(subject.cost_per_1k_tokens) == {"input", "output"}
+    assert subject.count_tokens("") == 0
+    assert 1 <= subject.count_tokens("one two three") <= 10
+    assert subject.model.name
+
+
+def test_it_serves_code_without_a_loop(server: Loopback) -> None:
+    answer_by_path(server)
+    for name, make in SUBJECTS.items():
+        with SyncRouter(make(server)) as sync:
+            text = sync.generate("one two three", temperature=0, max_tokens=30)
+            assert text, name
+            assert "".join(sync.generate_stream("one two three", temperature=0, max_tokens=30)) == text, name
+            assert len(sync.embed_batch(["a", "b"])) == 2, name
+            assert len(sync.embed("a")) > 1, name
+            sound(sync.complete("one two three", max_tokens=30))
