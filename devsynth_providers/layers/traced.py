@@ -33,6 +33,7 @@ class Traced(Wrapper):
                     request, Response(), error, latency_s=clock() - started, first_token_s=None, wait_s=span.wait_s
                 )
                 if isinstance(error, ProviderError):
+                    error.provider, error.model = self.model.provider, self.model.name
                     error.attempts = (failed,)
                 span.finish(failed, "", error)
                 raise

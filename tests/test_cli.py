@@ -1,0 +1,202 @@
+"""The command line: what it prints where, what its exit codes say, and that no traceback comes out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .loopback import Answer, Loopback, delta, failure, sse, stream
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(*arguments),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from devsynth_providers.cli import main; main()", *arguments]
+
+
+@pytest.fixture
+def served(server: Loopback, tmp_path: Path) -> str:
+    """A policy with one model, on loopback."""
+    return policy_file(
+        tmp_path,
+        f"""
+models:
+  m: {{provider: openai, base_url: "{server.url}", context_window: 8000, abilities: [chat],
+      price: {{input_usd_per_1m: 10, output_usd_per_1m: 30}}}}
+rules: [{{name: all, models: m}}]
+timeouts: {{first_token_s: 10, total_s: 20}}
+retry: {{attempts: 1}}
+""",
+    )
+
+
+def policy_file(folder: Path, text: str) -> str:
+    path = folder / "policy.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+class TestAsk:
+    def test_the_answer_goes_to_output_and_what_it_took_aside(self, served: str) -> None:
+        done = run("ask", "hi", "--policy", served)
+        assert (done.returncode, done.stdout) == (0, "w0 w1 w2\n")
+        assert "rule 'all' of policy 'policy'" in done.stderr
+        assert "m (openai): 4 tokens in, 3 out, $0.000130 (computed)" in done.stderr
+
+    def test_quiet_is_the_answer_only(self, served: str) -> None:
+        done = run("ask", "hi", "--policy", served, "--quiet")
+        assert (done.stdout, done.stderr) == ("w0 w1 w2\n", "")
+
+    def test_json_is_one_object_with_all_there_is(self, served: str) -> None:
+        done = run("ask", "hi", "--policy", served, "--json", "--task", "review")
+        answer = json.loads(done.stdout)
+        assert (answer["text"], answer["model"], answer["rule"]) == ("w0 w1 w2", "m", "all")
+        assert answer["cost_usd"] == 0.00013
+        assert answer["attempts"][0]["number"] == 1
+        assert done.stderr == ""
+
+    def test_the_prompt_can_come_on_standard_input(self, served: str, server: Loopback) -> None:
+        for arguments in ((), ("-",)):
+            assert run("ask", *arguments, "--policy", served, stdin="from a pipe\n").returncode == 0
+        assert [request["messages"][0]["content"] for request in server.requests] == ["from a pipe"] * 2
+
+    def test_options_reach_the_model(self, served: str, server: Loopback) -> None:
+        run("ask", "hi", "--policy", served, "--system", "Be brief.", "--max-tokens", "7", "--temperature", "0")
+        (request,) = server.requests
+        assert request["messages"][0] == {"role": "system", "content": "Be brief."}
+        assert (request["max_tokens"], request["temperature"]) == (7, 0)
+
+    def test_the_trace_can_be_looked_at(self, served: str) -> None:
+        done = run("ask", "hi", "--policy", served, "--trace")
+        assert "chat policy  " in done.stderr
+        assert "    chat m  " in done.stderr
+        assert "gen_ai.usage.output_tokens = 3" in done.stderr
+
+    def test_interrupting_it_ends_it_cleanly(self, served: str, server: Loopback) -> None:
+        server.script(sse(delta("a beginning"), then="hang"))
+        process = subprocess.Popen(
+            command("ask", "hi", "--policy", served), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.read(11) == "a beginning"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert server.client_left()
+
+    def test_a_reader_that_leaves_is_no_error(self, served: str, server: Loopback) -> None:
+        server.script(sse(*(delta("x" * 1000) for _ in range(200)), delta(finish="stop"), pause_s=0.005))
+        line = f"{sys.executable} -c 'from devsynth_providers.cli import main; main()' ask hi -q --policy {served}"
+        done = subprocess.run(
+            ["bash", "-c", f"{line} | head -c 10"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.stdout, done.stderr) == ("x" * 10, "")
+
+
+class TestExitCodes:
+    def test_2_for_a_wrong_command_line(self, served: str) -> None:
+        assert run("ask", "hi", "--polcy", served).returncode == 2
+        assert run("ask", "hi", "--policy", served, "--temperature", "9").returncode == 2
+        assert run("ask", "--policy", served).returncode == 2
+        assert "there is no prompt" in run("ask", "--policy", served).stderr
+
+    def test_3_for_a_wrong_policy(self, tmp_path: Path) -> None:
+        wrong = policy_file(tmp_path, "models: {m: {provider: opnai}}\nrules: [{name: all, models: m}]")
+        done = run("ask", "hi", "--policy", wrong)
+        assert done.returncode == 3
+        assert "policy.yaml:1:24: no provider is called 'opnai'; did you mean 'openai'?" in done.stderr
+
+    def test_4_where_no_model_fits(self, served: str) -> None:
+        done = run("ask", "hi", "--policy", served, "--max-cost-usd", "0.000001")
+        assert done.returncode == 4
+        assert "over_cost_ceiling" in done.stderr
+
+    @pytest.mark.parametrize("answer", [failure(401, "no"), stream("cut")])
+    def test_5_where_the_models_failed(self, served: str, server: Loopback, answer: Answer) -> None:
+        server.script(answer if answer.status != 200 else sse(delta("half")))
+        done = run("ask", "hi", "--policy", served)
+        assert done.returncode == 5
+        assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+class TestExplain:
+    def test_it_shows_the_plan_and_asks_nobody(self, served: str, server: Loopback) -> None:
+        done = run("explain", "hi", "--policy", served)
+        assert (done.returncode, server.requests) == (0, [])
+        assert "  1. m  openai" in done.stdout
+
+    def test_json_has_every_candidate_and_every_reason(self) -> None:
+        plan = json.loads(run("explain", "hi", "--policy", "balanced", "--json", DEVSYNTH_OFFLINE="1").stdout)
+        assert plan["rule"] == "everyday"
+        assert [each["model"] for each in plan["candidates"]] == ["gpt-4o-mini", "gpt-4o", "smollm2-135m"]
+        assert plan["rejected"][0]["code"] == "lacks_ability"
+
+    def test_where_nothing_fits_the_reasons_are_there_too(self, served: str) -> None:
+        done = run("explain", "hi", "--policy", served, "--max-cost-usd", "0", "--json")
+        assert done.returncode == 4
+        assert json.loads(done.stdout)["rejected"][0]["code"] == "over_cost_ceiling"
+
+
+class TestPolicyCheck:
+    def test_right_ones_are_right(self) -> None:
+        done = run("policy", "check", "balanced", "local", "policies/offline.yaml")
+        assert done.returncode == 0
+        assert "balanced: right; 4 models, 3 rules" in done.stdout
+
+    def test_wrong_ones_are_told_with_every_mistake(self, tmp_path: Path) -> None:
+        wrong = policy_file(tmp_path, "models: {m: {provider: stub, color: red}}\nrules: [{name: a, models: n}]")
+        done = run("policy", "check", "balanced", wrong)
+        assert done.returncode == 3
+        assert "policy.yaml:1:30: unknown key 'color'" in done.stderr
+
+    def test_programs_get_them_as_json(self, tmp_path: Path) -> None:
+        wrong = policy_file(tmp_path, "models: {m: {provider: stbu}}\nrules: [{name: a, models: m}]")
+        report: dict[str, Any] = json.loads(run("policy", "check", wrong, "--json").stdout)
+        (problem,) = report["problems"]
+        assert report["ok"] is False
+        assert (problem["line"], problem["column"], problem["suggestion"]) == (1, 24, "did you mean 'stub'?")
+
+
+def test_help_and_version_are_quick_to_come() -> None:
+    assert "explain" in run("--help").stdout
+    assert run("--version").stdout.strip() == "0.1.0"
+
+
+def test_without_its_extra_it_says_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(\"No module named 'typer'\", name='typer')")
+    done = run("ask", "hi", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 3
+    assert "pip install 'devsynth_providers[cli]'" in done.stderr
+
+
+@pytest.mark.local
+def test_the_local_model_answers_from_the_command_line() -> None:
+    started = time.monotonic()
+    arguments = ("--policy", "local", "--system", "You are a helpful assistant.", "--temperature", "0")
+    done = run("ask", "What is the capital of France?", *arguments)
+    assert done.stdout == "The capital of France is Paris.\n"
+    assert "smollm2-135m (local): 27 tokens in, 7 out, $0.000000 (free)" in done.stderr
+    assert time.monotonic() - started < 60

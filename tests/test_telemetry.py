@@ -1,0 +1,301 @@
+"""The trace of a request, as a receiver decodes it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind, StatusCode
+
+from devsynth_providers import (
+    AuthenticationError,
+    ChatRequest,
+    ConfigurationError,
+    NoModelFits,
+    ProviderUnavailable,
+    RateLimitError,
+    Retry,
+    Router,
+    StreamInterrupted,
+    Usage,
+    telemetry,
+)
+from devsynth_providers.testing import ScriptedProvider
+
+from .conftest import Ask
+from .helpers import PRICED, model, policy
+from .otlp import Receiver, attributes
+
+Spans = Callable[[], list[ReadableSpan]]
+
+SECRET = "the merger is on Friday"
+
+
+def facts(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def router(*scripts: ScriptedProvider, **options: Any) -> Router:
+    models = [model(name, price=PRICED) for name, _ in zip("abc", scripts, strict=False)]
+    return Router(policy(*models, **options), {each.name: script for each, script in zip(models, scripts, strict=True)})
+
+
+async def test_a_plain_call_is_a_request_span_over_one_attempt(ask: Ask, spans: Spans) -> None:
+    await ask(router(ScriptedProvider("x", usage=Usage(10, 20))), task="review", project="billing", max_tokens=99)
+    request, attempt = spans()
+    assert (request.name, request.kind, request.parent) == ("chat test", SpanKind.INTERNAL, None)
+    assert (attempt.name, attempt.kind) == ("chat a", SpanKind.CLIENT)
+    assert attempt.parent is not None
+    assert attempt.parent.span_id == request.context.span_id
+    assert request.status.status_code is attempt.status.status_code is StatusCode.UNSET
+
+    assert (
+        facts(attempt).items()
+        >= {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "test",
+            "gen_ai.request.model": "a",
+            "gen_ai.request.max_tokens": 99,
+            "gen_ai.request.temperature": 0.7,
+            "gen_ai.usage.input_tokens": 10,
+            "gen_ai.usage.output_tokens": 20,
+            "gen_ai.response.finish_reasons": ("stop",),
+            "devsynth.attempt": 1,
+            "devsynth.attempt.reason": "primary",
+            "devsynth.cost.usd_micros": 700,
+            "devsynth.cost.basis": "computed",
+        }.items()
+    )
+    assert (
+        facts(request).items()
+        >= {
+            "devsynth.task": "review",
+            "devsynth.project_id": "billing",
+            "devsynth.policy.name": "test",
+            "devsynth.policy.rule": "all",
+            "devsynth.attempts": 1,
+            "devsynth.total.input_tokens": 10,
+            "devsynth.total.output_tokens": 20,
+            "devsynth.total.cost.usd_micros": 700,
+            "gen_ai.response.model": "a",
+        }.items()
+    )
+    assert "gen_ai.usage.input_tokens" not in facts(request), "sums over gen_ai.usage.* must not count twice"
+    assert request.end_time is not None
+    assert attempt.end_time is not None
+    assert request.end_time >= attempt.end_time
+
+
+async def test_the_decision_stands_on_the_request(ask: Ask, spans: Spans) -> None:
+    dear, free = model("dear", price=PRICED), model("free")
+    decided = Router(policy(dear, free), {"dear": ScriptedProvider("x"), "free": ScriptedProvider("x")})
+    await ask(decided, max_cost_usd=0.001)
+    (event,) = spans()[0].events
+    assert event.name == "policy.decide"
+    told = dict(event.attributes or {})
+    assert told["devsynth.policy.order"] == ("free",)
+    assert told["devsynth.policy.rejected"] == ("dear: over_cost_ceiling",)
+    assert told["devsynth.limit.max_cost_usd"] == 0.001
+
+
+async def test_a_retry_has_a_span_for_each_try_and_a_clean_parent(ask: Ask, spans: Spans) -> None:
+    await ask(router(ScriptedProvider(RateLimitError("slow", status=429), "ok")))
+    request, first, second = spans()
+    assert first.status.status_code is StatusCode.ERROR
+    assert facts(first)["error.type"] == "rate_limited"
+    assert facts(first)["http.response.status_code"] == 429
+    assert [facts(each)["devsynth.attempt"] for each in (first, second)] == [1, 2]
+    assert [facts(each)["devsynth.attempt.reason"] for each in (first, second)] == ["primary", "retry"]
+    assert request.status.status_code is second.status.status_code is StatusCode.UNSET
+    assert "error.type" not in facts(request)
+    assert [event.name for event in request.events] == ["policy.decide", "retry.scheduled"]
+    assert all(each.parent and each.parent.span_id == request.context.span_id for each in (first, second))
+
+
+async def test_a_fallback_names_who_failed_and_who_comes_next(ask: Ask, spans: Spans) -> None:
+    await ask(router(ScriptedProvider(AuthenticationError("no")), ScriptedProvider("ok")))
+    request, first, second = spans()
+    assert [facts(each)["devsynth.attempt.reason"] for each in (first, second)] == ["primary", "fallback"]
+    fallback = request.events[-1]
+    assert (fallback.name, dict(fallback.attributes or {})) == (
+        "fallback",
+        {"from": "a", "to": "b", "reason": "authentication"},
+    )
+    assert facts(request)["gen_ai.response.model"] == "b"
+    assert facts(request)["devsynth.degraded"] is True
+
+
+async def test_when_all_fail_the_parent_is_an_error_too(ask: Ask, spans: Spans) -> None:
+    down = ScriptedProvider(*[ProviderUnavailable("down")] * 2)
+    with pytest.raises(ProviderUnavailable):
+        await ask(router(down, retry=Retry(attempts=2, initial_s=0)))
+    request = spans()[0]
+    assert request.status.status_code is StatusCode.ERROR
+    assert facts(request)["error.type"] == "unavailable"
+    assert facts(request)["devsynth.attempts"] == 2
+
+
+async def test_a_request_that_no_model_fits_is_a_span_too(ask: Ask, spans: Spans) -> None:
+    with pytest.raises(NoModelFits):
+        await ask(router(ScriptedProvider("x")), max_cost_usd=0)
+    (request,) = spans()
+    assert facts(request)["error.type"] == "no_model_fits"
+
+
+async def test_a_stream_has_its_span_until_its_last_piece(spans: Spans) -> None:
+    async with await router(ScriptedProvider(("a", "b"))).send(ChatRequest.of("hi", stream=True)) as reply:
+        async for _ in reply:
+            assert spans() == []
+    assert len(spans()) == 2
+
+
+async def test_one_left_early_is_abandoned_and_no_error(spans: Spans) -> None:
+    async with await router(ScriptedProvider(("a", "b"))).send(ChatRequest.of("hi", stream=True)) as reply:
+        async for _ in reply:
+            break
+    for span in spans():
+        assert span.status.status_code is StatusCode.UNSET
+        assert facts(span)["devsynth.stream.abandoned"] is True
+
+
+async def test_one_that_broke_off_is_an_error_on_both(spans: Spans) -> None:
+    with pytest.raises(StreamInterrupted):
+        async for _ in router(ScriptedProvider(("a", ProviderUnavailable("cut")))).generate_stream("hi"):
+            pass
+    assert [facts(span)["error.type"] for span in spans()] == ["stream_interrupted"] * 2
+
+
+async def test_one_cancelled_is_marked_and_closed(ask: Ask, spans: Spans) -> None:
+    provider = ScriptedProvider((3600.0, "late"))
+    task = asyncio.ensure_future(ask(router(provider)))
+    while not provider.requests:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [facts(span)["devsynth.cancelled"] for span in spans()] == [True, True]
+
+
+async def test_embeddings_are_traced_by_their_name(spans: Spans) -> None:
+    await router(ScriptedProvider("x")).embed_batch(["a", "b"])
+    request, attempt = spans()
+    assert (request.name, attempt.name) == ("embeddings test", "embeddings a")
+    assert "gen_ai.request.temperature" not in facts(attempt)
+
+
+async def test_spans_of_the_caller_stay_the_callers(spans: Spans) -> None:
+    """A request hangs below what is current; what the caller does between two pieces does not hang below it."""
+    tracer = trace.get_tracer("service")
+    with tracer.start_as_current_span("handler"):
+        async for _ in router(ScriptedProvider(("a", "b"))).generate_stream("hi"):
+            with tracer.start_as_current_span("mine"):
+                pass
+    by_name = {span.name: span for span in spans()}
+    handler = by_name["handler"].context.span_id
+    for name in ("mine", "chat test"):
+        assert by_name[name].parent is not None
+        assert by_name[name].parent.span_id == handler  # type: ignore[union-attr]
+
+
+async def test_no_content_reaches_a_span(ask: Ask, spans: Spans) -> None:
+    provider = ScriptedProvider(RateLimitError("slow"), f"answer: {SECRET}")
+    await ask(router(provider), SECRET, system_prompt=SECRET)
+    with pytest.raises(StreamInterrupted):
+        await ask(router(ScriptedProvider((SECRET, ProviderUnavailable("cut")))), SECRET)
+    assert all(SECRET not in span.to_json() for span in spans())
+
+
+async def test_time_spent_waiting_for_a_turn_is_told_apart(spans: Spans) -> None:
+    class Queued(ScriptedProvider):
+        async def send(self, request: Any) -> Any:  # type: ignore[explicit-override]
+            telemetry.waited(1.5)
+            return await super().send(request)
+
+    answer = await router(Queued("x")).complete("hi")
+    assert answer.attempts[0].wait_s == 1.5
+    assert facts(spans()[1])["devsynth.attempt.wait_s"] == 1.5
+    telemetry.waited(9)  # outside of any attempt: nobody's
+
+
+SCRIPT = """
+import asyncio
+from devsynth_providers import AuthenticationError, RateLimitError, Router, telemetry
+from devsynth_providers.testing import ScriptedProvider
+from tests.helpers import model, policy
+
+telemetry.configure()
+
+async def main():
+    for scripts in ((["plain"],), ([RateLimitError("slow", status=429), "after a retry"],),
+                    ([AuthenticationError("no", status=401)], ["after a fallback"])):
+        models = [model(name) for name, _ in zip("ab", scripts)]
+        providers = {each.name: ScriptedProvider(*script) for each, script in zip(models, scripts)}
+        router = Router(policy(*models), providers)
+        print(await router.generate("hi", project="billing"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("protocol", ["grpc"])
+def test_a_real_receiver_gets_the_tree_of_a_plain_call_a_retry_and_a_fallback(protocol: str) -> None:
+    with Receiver() as receiver:
+        run_with(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+        assert receiver.services == {"devsynth_providers"}
+        requests = receiver.named("chat test")
+        assert len(requests) == 3
+        trees = [[span for span in receiver.spans if span.parent_span_id == request.span_id] for request in requests]
+        told = [
+            [
+                (attributes(s)["devsynth.attempt"], attributes(s)["devsynth.attempt.reason"], s.name, s.status.code)
+                for s in sorted(tree, key=lambda span: span.start_time_unix_nano)
+            ]
+            for tree in trees
+        ]
+        assert told == [
+            [(1, "primary", "chat a", 0)],
+            [(1, "primary", "chat a", 2), (2, "retry", "chat a", 0)],
+            [(1, "primary", "chat a", 2), (2, "fallback", "chat b", 0)],
+        ]
+        assert all(request.status.code == 0 for request in requests)
+        assert all(attributes(request)["devsynth.project_id"] == "billing" for request in requests)
+        assert [[event.name for event in request.events] for request in requests] == [
+            ["policy.decide"],
+            ["policy.decide", "retry.scheduled"],
+            ["policy.decide", "fallback"],
+        ]
+        assert len({request.trace_id for request in requests}) == 3
+
+
+def run_with(**environment: str) -> None:
+    import os
+
+    command = [sys.executable, "-c", SCRIPT]
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+    )
+    assert run.stdout.splitlines() == ["plain", "after a retry", "after a fallback"], run.stderr
+
+
+def test_a_protocol_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")
+    with pytest.raises(ConfigurationError, match="use one of grpc, http/protobuf"):
+        telemetry._otlp_exporter()
+
+
+def test_an_application_that_has_set_tracing_up_keeps_its_own() -> None:
+    before = trace.get_tracer_provider()
+    telemetry.configure()
+    assert trace.get_tracer_provider() is before
+
+
+async def test_the_id_of_the_trace_can_be_had_for_a_log(spans: Spans) -> None:
+    assert telemetry.trace_id() is None
+    with trace.get_tracer("service").start_as_current_span("handler") as span:
+        assert telemetry.trace_id() == f"{span.get_span_context().trace_id:032x}"
