@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Self
 
 from .errors import ContentFiltered, EmptyResponse, ProviderError, ProviderUnavailable, StreamInterrupted
-from .types import Attempt, Chunk, Model, Plan, Response, Usage, assemble, total_cost
+from .types import Attempt, Chunk, Model, Plan, Response, ToolCall, Usage, assemble, total_cost
 
-OnFinish = Callable[[Response, BaseException | None], Awaitable[None] | None]
+OnFinish = Callable[["Reply", BaseException | None], Awaitable[None] | None]
 
 
 class Reply:
@@ -83,7 +83,7 @@ class Reply:
         return self
 
     def on_finish(self, callback: OnFinish) -> Self:
-        """Call *callback* once, when the answer ends, fails or is abandoned; first added, first called."""
+        """Call *callback* once with this reply, when it ends, fails or is abandoned; first added, first called."""
         self._on_finish.append(callback)
         return self
 
@@ -128,7 +128,7 @@ class Reply:
 
     def _interrupted(self, error: ProviderError) -> ProviderError:
         """What *error* is to a caller who has seen a part of the answer."""
-        partial = "".join(chunk.text for chunk in self._seen)
+        partial = self.text
         if isinstance(error, ContentFiltered):
             error.partial = partial
             return error
@@ -152,31 +152,56 @@ class Reply:
         return self.response
 
     @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join([chunk.text for chunk in self._seen])
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended, as the provider put it; ``None`` while it has not, or if it was cut or left."""
+        return next((chunk.finish_reason for chunk in reversed(self._seen) if chunk.finish_reason), None)
+
+    @property
+    def response_model(self) -> str:
+        """What the provider says that answered; empty if it does not say."""
+        return next((chunk.model for chunk in self._seen if chunk.model), "")
+
+    @property
+    def reported_usage(self) -> Usage | None:
+        """The usage that the provider sent last."""
+        return next((chunk.usage for chunk in reversed(self._seen) if chunk.usage), None)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls so far; the last may lack the end of its arguments."""
+        return assemble(part for chunk in self._seen for part in chunk.tool_calls)
+
+    @property
     def response(self) -> Response:
         """The answer so far; whole once the iteration has ended."""
-        seen = self._seen
-        usage = self.usage or next((chunk.usage for chunk in reversed(seen) if chunk.usage), Usage())
-        cost_micros, basis = total_cost(self.attempts)
-        if not self.attempts:
+        usage = self.usage or self.reported_usage or Usage()
+        if self.attempts:
+            cost_micros, basis = total_cost(self.attempts)
+        else:
             cost_micros, basis = self.model.cost_micros(usage), self.model.cost_basis(usage)
-        clock = asyncio.get_running_loop().time
+        now = self._ended or asyncio.get_running_loop().time()
         return Response(
-            text="".join([chunk.text for chunk in seen]),
+            text=self.text,
             model=self.model.name,
             provider=self.model.provider,
-            response_model=next((chunk.model for chunk in seen if chunk.model), ""),
-            vectors=tuple(vector for chunk in seen for vector in chunk.vectors),
-            tool_calls=assemble(part for chunk in seen for part in chunk.tool_calls),
+            response_model=self.response_model,
+            vectors=tuple(vector for chunk in self._seen for vector in chunk.vectors),
+            tool_calls=self.tool_calls,
             usage=usage,
             cost_usd=None if cost_micros is None else cost_micros / 1_000_000,
             cost_basis=basis,
-            finish_reason=next((c.finish_reason for c in reversed(seen) if c.finish_reason), None),
+            finish_reason=self.finish_reason,
             cached=self.cached,
             degraded=self.degraded,
             attempts=self.attempts,
             plan=self.plan,
             first_token_s=None if self.begun is None else self.begun - self._started,
-            latency_s=(clock() if self._ended is None else self._ended) - self._started,
+            latency_s=now - self._started,
         )
 
     async def aclose(self) -> None:
@@ -194,7 +219,7 @@ class Reply:
                 await chunks.aclose()
         finally:
             for callback in self._on_finish:
-                done = callback(self.response, error)
+                done = callback(self, error)
                 if done is not None:
                     await done
             if isinstance(error, ProviderError):

@@ -26,7 +26,7 @@ from .policy import Conditions, Facts, Policy
 from .port import ProviderPort, as_request
 from .providers.registry import ProviderRegistry, registry
 from .reply import Reply
-from .types import Model, Options, Plan, Request, Retry, Timeouts
+from .types import Call, Model, Options, Plan, Request, Retry, Timeouts
 
 if TYPE_CHECKING:
     from .sync import SyncRouter
@@ -98,12 +98,16 @@ class Router(ProviderPort):
     async def send(self, request: Request) -> Reply:
         started = asyncio.get_running_loop().time()
         deadline = started + self.policy.timeouts.total_s
-        request = request.on(id=uuid.uuid4().hex, deadline=deadline)
+        if request.call.deadline is not None:
+            deadline = min(deadline, request.call.deadline)
+        request = replace(request, call=Call(id=uuid.uuid4().hex, deadline=deadline))
         with telemetry.request_span(request, self.policy.name) as span:
             plan = self._decide(request)
             span.decided(plan)
             chain = FallbackProvider([self._stacks[name] for name in plan.models])
-            reply = await chain.send(replace(request, limits=plan.limits))
+            if plan.limits != request.limits:
+                request = replace(request, limits=plan.limits)
+            reply = await chain.send(request)
             reply.plan = plan
             return reply.since(started).on_finish(span.finish)
 

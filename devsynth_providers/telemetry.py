@@ -20,7 +20,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from .errors import ConfigurationError, DevSynthError
-from .types import Attempt, ChatRequest, Model, Plan, Request, Response
+from .reply import Reply
+from .types import Attempt, ChatRequest, Model, Plan, Request
 
 Attribute = str | bool | int | float | list[str]
 
@@ -29,8 +30,7 @@ _IN_PROCESS = frozenset(("local", "stub"))
 _waits: ContextVar[list[float] | None] = ContextVar("devsynth_waits", default=None)
 
 
-def _tracer() -> trace.Tracer:
-    return trace.get_tracer("devsynth_providers")
+_tracer = trace.get_tracer("devsynth_providers")
 
 
 class RequestSpan:
@@ -59,27 +59,29 @@ class RequestSpan:
         facts |= {f"devsynth.limit.{name}": value for name, value in _limits(plan)}
         self._span.add_event("policy.decide", facts)
 
-    def finish(self, response: Response, error: BaseException | None) -> None:
+    def finish(self, reply: Reply, error: BaseException | None) -> None:
         """End the span: the answer is whole, was left early, or broke off."""
         if self._span.is_recording():
-            self._span.set_attributes(_totals(response.attempts))
+            self._span.set_attributes(_totals(reply.attempts))
             facts: dict[str, Attribute] = {
-                "gen_ai.response.model": response.response_model or response.model,
-                "devsynth.degraded": response.degraded,
-                "devsynth.cache.hit": response.cached,
+                "gen_ai.response.model": reply.response_model or reply.model.name,
+                "devsynth.degraded": reply.degraded,
+                "devsynth.cache.hit": reply.cached,
             }
-            if response.finish_reason:
-                facts["gen_ai.response.finish_reasons"] = [response.finish_reason]
+            if reply.finish_reason:
+                facts["gen_ai.response.finish_reasons"] = [reply.finish_reason]
             elif error is None:
                 facts["devsynth.stream.abandoned"] = True
-            if response.first_token_s is not None:
-                facts["gen_ai.response.time_to_first_chunk"] = response.first_token_s
+            first_token_s = reply.response.first_token_s
+            if first_token_s is not None:
+                facts["gen_ai.response.time_to_first_chunk"] = first_token_s
             self._span.set_attributes(facts)
         _end(self._span, error)
 
     def fail(self, error: BaseException) -> None:
         """End the span of a request that was never answered."""
-        self._span.set_attributes(_totals(getattr(error, "attempts", ())))
+        if self._span.is_recording():
+            self._span.set_attributes(_totals(getattr(error, "attempts", ())))
         _end(self._span, error)
 
 
@@ -126,12 +128,8 @@ class AttemptSpan:
 @contextmanager
 def request_span(request: Request, policy: str) -> Iterator[RequestSpan]:
     """Open the span of *request*: current inside this block; it ends with the answer, or with the error."""
-    facts: dict[str, Attribute] = {"gen_ai.operation.name": _operation(request), "devsynth.call_id": request.call.id}
-    about = {"devsynth.project_id": request.project, "devsynth.task": request.task, "devsynth.role": request.role}
-    facts |= {name: value for name, value in about.items() if value}
-    if request.tags:
-        facts["devsynth.tags"] = list(request.tags)
-    span = _tracer().start_span(f"{_operation(request)} {policy}", attributes=facts)
+    facts = _request_facts(request) if _somebody_listens() else {}
+    span = _tracer.start_span(f"{_operation(request)} {policy}", attributes=facts)
     handle = RequestSpan(span)
     try:
         with _current(span):
@@ -144,12 +142,9 @@ def request_span(request: Request, policy: str) -> Iterator[RequestSpan]:
 @contextmanager
 def attempt_span(request: Request, model: Model) -> Iterator[AttemptSpan]:
     """Open the span of one attempt: current inside this block; whoever opened it calls ``finish``."""
-    local = model.provider in _IN_PROCESS
-    span = _tracer().start_span(
-        f"{_operation(request)} {model.id}",
-        kind=SpanKind.INTERNAL if local else SpanKind.CLIENT,
-        attributes=_attempt_facts(request, model),
-    )
+    kind = SpanKind.INTERNAL if model.provider in _IN_PROCESS else SpanKind.CLIENT
+    facts = _attempt_facts(request, model) if _somebody_listens() else {}
+    span = _tracer.start_span(f"{_operation(request)} {model.id}", kind=kind, attributes=facts)
     waits: list[float] = []
     token = _waits.set(waits)
     try:
@@ -213,6 +208,20 @@ def _otlp_exporter() -> Any:
 
 def _operation(request: Request) -> str:
     return "chat" if isinstance(request, ChatRequest) else "embeddings"
+
+
+def _somebody_listens() -> bool:
+    """Whether there is an SDK; without one, nothing needs to be gathered for spans that nobody makes."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def _request_facts(request: Request) -> dict[str, Attribute]:
+    facts: dict[str, Attribute] = {"gen_ai.operation.name": _operation(request), "devsynth.call_id": request.call.id}
+    about = {"devsynth.project_id": request.project, "devsynth.task": request.task, "devsynth.role": request.role}
+    facts |= {name: value for name, value in about.items() if value}
+    if request.tags:
+        facts["devsynth.tags"] = list(request.tags)
+    return facts
 
 
 def _attempt_facts(request: Request, model: Model) -> dict[str, Attribute]:

@@ -16,7 +16,6 @@ from devsynth_providers import (
     ProviderUnavailable,
     Reply,
     Request,
-    Response,
     StreamInterrupted,
     ToolCall,
     Usage,
@@ -109,12 +108,12 @@ async def test_breaking_out_of_a_stream_of_text_closes_it_too() -> None:
 async def test_callbacks_run_once_in_order_however_it_ends() -> None:
     heard: list[tuple[str, str, BaseException | None]] = []
 
-    def note(name: str, response: Response, error: BaseException | None) -> None:
-        heard.append((name, response.text, error))
+    def note(name: str, reply: Reply, error: BaseException | None) -> None:
+        heard.append((name, reply.text, error))
 
     reply = await ScriptedProvider(("a", ProviderUnavailable("cut"))).send(ASKED)
-    reply.on_finish(lambda response, error: note("first", response, error))
-    reply.on_finish(lambda response, error: note("second", response, error))
+    reply.on_finish(lambda reply, error: note("first", reply, error))
+    reply.on_finish(lambda reply, error: note("second", reply, error))
     with pytest.raises(StreamInterrupted) as caught:
         await reply.read()
     await reply.aclose()

@@ -30,15 +30,13 @@ class Timed(Wrapper):
     @override
     async def send(self, request: Request) -> Reply:
         now = asyncio.get_running_loop().time()
-        deadline = now + self.timeouts.total_s
-        if request.call.deadline is not None:
-            deadline = min(deadline, request.call.deadline)
-        begun_by = deadline
+        request = request.due(now + self.timeouts.total_s)
+        deadline = begun_by = request.call.deadline or now
         if isinstance(request, ChatRequest) and request.stream:
             begun_by = min(deadline, now + self.timeouts.first_token_s)
         try:
             async with asyncio.timeout_at(begun_by) as clock:
-                reply = await self.inner.send(request.on(deadline=deadline))
+                reply = await self.inner.send(request)
         except TimeoutError:
             if not clock.expired():
                 raise

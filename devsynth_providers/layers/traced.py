@@ -10,7 +10,7 @@ from .. import telemetry
 from ..analysis import estimate_tokens
 from ..errors import DevSynthError, ProviderError
 from ..reply import Reply
-from ..types import Attempt, Request, Response, Usage
+from ..types import Attempt, Request, Usage
 from .wrapper import Wrapper
 
 
@@ -23,57 +23,44 @@ class Traced(Wrapper):
 
     @override
     async def send(self, request: Request) -> Reply:
-        clock = asyncio.get_running_loop().time
-        started = clock()
+        started = asyncio.get_running_loop().time()
         with telemetry.attempt_span(request, self.model) as span:
             try:
                 reply = await self.inner.send(request)
             except BaseException as error:
-                failed = self._attempt(
-                    request, Response(), error, latency_s=clock() - started, first_token_s=None, wait_s=span.wait_s
-                )
+                failed = self._attempt(request, started, span.wait_s, error)
                 if isinstance(error, ProviderError):
                     error.provider, error.model = self.model.provider, self.model.name
                     error.attempts = (failed,)
                 span.finish(failed, "", error)
                 raise
 
-        def finish(response: Response, error: BaseException | None) -> None:
-            first_token_s = None if reply.begun is None else reply.begun - started
-            done = self._attempt(
-                request, response, error, latency_s=clock() - started, first_token_s=first_token_s, wait_s=span.wait_s
-            )
+        def finish(reply: Reply, error: BaseException | None) -> None:
+            done = self._attempt(request, started, span.wait_s, error, reply)
             reply.usage = done.usage
             reply.attempts = (*reply.attempts, done)
-            span.finish(done, response.response_model, error)
+            span.finish(done, reply.response_model, error)
 
         return reply.since(started).on_finish(finish)
 
     def _attempt(
-        self,
-        request: Request,
-        response: Response,
-        error: BaseException | None,
-        *,
-        latency_s: float,
-        first_token_s: float | None,
-        wait_s: float,
+        self, request: Request, started: float, wait_s: float, error: BaseException | None, reply: Reply | None = None
     ) -> Attempt:
-        usage = response.usage
-        if usage == Usage() and _may_be_billed(error):
-            usage = _estimate(request, response)
+        usage = None if reply is None else reply.reported_usage
+        if usage is None:
+            usage = _estimate(request, reply) if _may_be_billed(error) else Usage()
         return Attempt(
             number=request.call.attempt,
             reason=request.call.reason,
             provider=self.model.provider,
             model=self.model.name,
-            latency_s=latency_s,
+            latency_s=asyncio.get_running_loop().time() - started,
             wait_s=wait_s,
-            first_token_s=first_token_s,
+            first_token_s=None if reply is None or reply.begun is None else reply.begun - started,
             usage=usage,
             cost_micros=self.model.cost_micros(usage),
             cost_basis=self.model.cost_basis(usage),
-            finish_reason=response.finish_reason,
+            finish_reason=None if reply is None else reply.finish_reason,
             error=_kind(error),
             error_message=str(error) if isinstance(error, DevSynthError) else "",
         )
@@ -83,9 +70,9 @@ def _may_be_billed(error: BaseException | None) -> bool:
     return error.billed if isinstance(error, ProviderError) else not isinstance(error, DevSynthError)
 
 
-def _estimate(request: Request, response: Response) -> Usage:
+def _estimate(request: Request, reply: Reply | None) -> Usage:
     """What an attempt used as far as can be told from here: all of the prompt, and what was written."""
-    written = response.text + "".join(call.arguments for call in response.tool_calls)
+    written = "" if reply is None else reply.text + "".join(call.arguments for call in reply.tool_calls)
     return Usage(estimate_tokens(request.text), estimate_tokens(written), estimated=True)
 
 

@@ -69,13 +69,16 @@ class Price:
         """
         plain_input = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
         plain_output = usage.output_tokens - usage.reasoning_tokens
-        picos = (
-            max(plain_input, 0) * _picos(self.input_usd_per_1m)
-            + usage.cached_input_tokens * _picos(_first(self.cached_input_usd_per_1m, self.input_usd_per_1m))
-            + usage.cache_write_tokens * _picos(_first(self.cache_write_usd_per_1m, self.input_usd_per_1m))
-            + max(plain_output, 0) * _picos(self.output_usd_per_1m)
-            + usage.reasoning_tokens * _picos(_first(self.reasoning_usd_per_1m, self.output_usd_per_1m))
+        picos = max(plain_input, 0) * _picos(self.input_usd_per_1m) + max(plain_output, 0) * _picos(
+            self.output_usd_per_1m
         )
+        for tokens, own, parent in (
+            (usage.cached_input_tokens, self.cached_input_usd_per_1m, self.input_usd_per_1m),
+            (usage.cache_write_tokens, self.cache_write_usd_per_1m, self.input_usd_per_1m),
+            (usage.reasoning_tokens, self.reasoning_usd_per_1m, self.output_usd_per_1m),
+        ):
+            if tokens:
+                picos += tokens * _picos(parent if own is None else own)
         return -(-picos // PICOS_PER_MICRO)
 
 
@@ -140,7 +143,3 @@ class Model:
 
 def _picos(usd_per_1m: float) -> int:
     return round(usd_per_1m * 1_000_000)
-
-
-def _first(price: float | None, otherwise: float) -> float:
-    return otherwise if price is None else price

@@ -134,6 +134,11 @@ class Request:
         """The same request further on its way: *changes* are fields of ``Call``."""
         return replace(self, call=replace(self.call, **changes))
 
+    def due(self, deadline: float) -> Self:
+        """The same request, to be answered by *deadline* if it had no earlier one."""
+        own = self.call.deadline
+        return self if own is not None and own <= deadline else self.on(deadline=deadline)
+
     def again(self, failed: Sequence[Attempt], reason: AttemptReason) -> Self:
         """The same request for another try, after *failed* ones that are to be counted and paid."""
         return self.on(
