@@ -7,6 +7,7 @@ fails here first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -252,6 +253,7 @@ class TestFailures:
             await ask(away)
         assert not caught.value.billed
         assert caught.value.status is None
+        assert f"127.0.0.1:{port}: " in str(caught.value)
 
     @pytest.mark.parametrize(
         ("headers", "seconds"),
@@ -278,6 +280,25 @@ class TestFailures:
         error = await failed(server, ask, Answer([], then="hang"), timeout=clocks)
         assert isinstance(error, ProviderTimeout)
         assert await asyncio.to_thread(server.client_left)
+
+    async def test_a_host_that_does_not_take_connections_is_given_up_at_the_connect_clock(self, ask: Ask) -> None:
+        """A listener whose queue is full: the kernel drops what knocks, as a firewall would."""
+        with socket.socket() as deaf:
+            deaf.bind(("127.0.0.1", 0))
+            deaf.listen(0)
+            with contextlib.ExitStack() as knocks:
+                for _ in range(4):
+                    knock = knocks.enter_context(socket.socket())
+                    knock.setblocking(False)
+                    knock.connect_ex(deaf.getsockname())
+                url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+                clocks = Timeouts(connect_s=0.4, first_token_s=30, total_s=30)
+                started = asyncio.get_running_loop().time()
+                with pytest.raises(ProviderError) as caught:
+                    await ask(OpenAIProvider("m", base_url=url, retry_attempts=1, timeout=clocks))
+        assert isinstance(caught.value, ProviderTimeout)
+        assert not caught.value.billed
+        assert asyncio.get_running_loop().time() - started < 10
 
     async def test_a_stream_that_stalls_is_given_up_and_its_connection_closed(self, server: Loopback) -> None:
         server.script(sse(delta("w0"), then="hang"))

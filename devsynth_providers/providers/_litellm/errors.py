@@ -36,9 +36,7 @@ _FILTER_CODES = frozenset(("content_filter", "content_policy_violation", "respon
 _NOT_AN_ANSWER = re.compile(
     r"Empty or invalid response from LLM endpoint|Expecting value|Extra data|Unterminated string"
 )
-_UNREACHED = re.compile(
-    r"Cannot connect to host|Connect call failed|Name or service not known|ConnectError", re.IGNORECASE
-)
+_UNREACHED = frozenset(("ConnectError", "ConnectTimeout"))
 _KEYS = re.compile(
     r"\b(?:sk|pk|gsk|xai|hf|key)[-_][A-Za-z0-9_\-]{8,}|AIza[A-Za-z0-9_\-]{10,}|(?i:bearer)\s+[A-Za-z0-9._\-]{8,}"
 )
@@ -74,7 +72,7 @@ def translate(error: Exception, model: Model, secrets: Sequence[str]) -> DevSynt
         ours.retry_after_s = _retry_after_s(chain)
     if isinstance(ours, ContextTooLong):
         ours.context_window = model.context_window
-    if status in _UNBILLED or (status is None and _UNREACHED.search(" ".join(map(str, chain)))):
+    if status in _UNBILLED or _unreached(chain) is not None:
         ours.billed = False
     return ours
 
@@ -147,10 +145,17 @@ def _message(chain: list[BaseException]) -> str:
         inner = body.get("error", body) if isinstance(body, dict) else None
         if isinstance(inner, dict) and isinstance(inner.get("message"), str):
             return str(inner["message"])
+    if (unreached := _unreached(chain)) is not None:
+        return f"{str(unreached).partition(' ssl:')[0]}: {str(chain[-1]) or 'it took too long'}"
     told = str(getattr(chain[0], "message", "")) or str(chain[0]) or type(chain[0]).__name__
     return re.sub(
         r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)(?: - |: )\s*)+", "", told.partition("\nTraceback")[0]
     ).strip()
+
+
+def _unreached(chain: list[BaseException]) -> BaseException | None:
+    """The error that says that no connection came about, if there is one: then nothing was asked, or billed."""
+    return next((each for each in chain if type(each).__name__ in _UNREACHED), None)
 
 
 def _retry_after_s(chain: list[BaseException]) -> float | None:
