@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from devsynth_providers import FREE, Model, OpenAIProvider, Policy, Router, Rule
+from devsynth_providers import FREE, ChatRequest, Model, OpenAIProvider, Policy, Router, Rule, telemetry
 from devsynth_providers.providers._litellm import load
 from devsynth_providers.testing import ScriptedProvider
 
@@ -80,12 +80,22 @@ async def ways(url: str) -> dict[str, Call]:
         "OpenAIProvider": lambda: alone.generate("hi"),
         "Router over OpenAIProvider": lambda: ours.generate("hi"),
         "Router over a scripted provider": lambda: scripted.generate("hi"),
-        "Router.plan": lambda: _plan(ours),
+        "of that, Router.plan": lambda: _plan(ours),
+        "of that, its spans without an SDK": _spans,
     }
 
 
 async def _plan(router: Router) -> None:
     router.plan("hi")
+
+
+async def _spans() -> None:
+    """What tracing does for one call: a span for the request, one for its attempt, with nobody to listen."""
+    model = Model(name="m", provider="openai")
+    request = ChatRequest.of("hi")
+    with telemetry.request_span(request, "p"), telemetry.attempt_span(request, model) as attempt:
+        telemetry.event("fallback", reason="x")
+        _ = attempt.wait_s
 
 
 async def measure(calls: dict[str, Call], count: int) -> dict[str, tuple[float, float]]:

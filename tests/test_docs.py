@@ -1,0 +1,77 @@
+"""What the documentation shows, works: every block of Python, YAML and shell in it is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devsynth_providers.policy.file import parse_policy
+from devsynth_providers.providers.registry import registry
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(*languages: str) -> list[object]:
+    return [
+        pytest.param(match[2], id=f"{page.name}-{number}")
+        for page in PAGES
+        for number, match in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")), 1)
+        if match[1] in languages
+    ]
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs(code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_policies_are_right(text: str) -> None:
+    assert parse_policy(text, providers=registry.names()).rules
+
+
+@pytest.mark.parametrize("session", blocks("console"))
+def test_commands_print_what_they_are_said_to(session: str, tmp_path: Path) -> None:
+    """Commands with an output below them are run and compared; others are only looked at for being there."""
+    for part in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
+        line, _, expected = part.partition("\n")
+        if not expected.strip():
+            program = re.sub(r"^(?:\w+=\S+ )*", "", line).split(" ")[0]
+            assert program in ("devsynth-providers", "docker") or (ROOT / program).exists(), line
+            continue
+        command = line.replace("devsynth-providers", f"{shlex.quote(sys.executable)} -m devsynth_providers", 1)
+        done = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+        )
+        assert done.stdout == expected, done.stderr
+
+
+def test_links_within_the_documentation_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_exit_codes_in_the_documentation_are_those_of_the_program() -> None:
+    from devsynth_providers.cli import app
+
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    told = [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
+    assert told == [int(code) for code in re.findall(r"^(\d+) ", app.__doc__ or "", re.MULTILINE)]
+    assert {code for _, code in app.EXIT_CODES} | {0, 1, app.INTERRUPTED} == set(told)
