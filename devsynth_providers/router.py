@@ -46,7 +46,8 @@ class Router(ProviderPort):
 
     *providers* maps names of models in the policy to providers; the others are built by the *registry* from the
     facts in the policy. A model that can not be built (no key, no file) is left out of every plan, and the plan says
-    why. Use it as a context manager: it warms up what is slow the first time, and closes what it opened.
+    why. Use it as a context manager: it warms up what is slow the first time, and closes what it opened; providers that
+    it was given are the giver's to close.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Router(ProviderPort):
         if strangers := given.keys() - policy.models.keys():
             raise ConfigurationError(f"policy {policy.name!r} has no model called {', '.join(sorted(strangers))}")
         self._analyzer = analyzer or TaskAnalyzer()
+        self._opened: list[ProviderPort] = []
         models: dict[str, Model] = dict(policy.models)
         unavailable: dict[str, str] = {}
         for name, model in policy.models.items():
@@ -70,6 +72,7 @@ class Router(ProviderPort):
             try:
                 given[name] = registry.build(model, policy.timeouts)
                 models[name] = given[name].model
+                self._opened.append(given[name])
             except ConfigurationError as error:
                 unavailable[name] = str(error)
         self.policy = replace(policy, models=models)
@@ -154,6 +157,6 @@ class Router(ProviderPort):
 
     @override
     async def aclose(self) -> None:
-        await asyncio.gather(*(provider.aclose() for provider in self.providers.values()))
+        await asyncio.gather(*(provider.aclose() for provider in self._opened))
         if "sync" in self.__dict__:
             self.sync.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -19,12 +20,14 @@ from devsynth_providers import (
     ModelNotFound,
     RateLimitError,
     RequestRejected,
+    Router,
     StreamInterrupted,
     SyncRouter,
 )
 from devsynth_providers.providers.local import free_threads
 
 from .conftest import Ask
+from .helpers import model, policy
 
 pytestmark = pytest.mark.local
 
@@ -220,6 +223,60 @@ class TestItsProcess:
         with pytest.raises(ProcessLookupError):
             os.kill(first, 0)
         assert await local.generate("hi", max_tokens=2)
+
+    async def test_closing_while_it_works_ends_the_calls_it_has(self, local: LocalProvider) -> None:
+        async with await local.send(ENDLESS) as reply:
+            await anext(reply)
+            waiting = asyncio.create_task(LocalProvider.generate(local, "hi", max_tokens=2))
+            await asyncio.sleep(0.1)
+            await local.aclose()
+            with pytest.raises(StreamInterrupted, match="its process ended"):
+                async for _ in reply:
+                    pass
+        assert await waiting  # one that had not begun was tried again, by another process
+        assert local.process_id is not None
+
+    async def test_closing_does_not_wait_for_a_process_that_is_stuck(self, local: LocalProvider) -> None:
+        stuck = local.process_id
+        assert stuck is not None
+        os.kill(stuck, signal.SIGSTOP)
+        call = asyncio.create_task(local.complete("word " * 100_000, max_tokens=1))  # more than a pipe holds
+        await asyncio.sleep(0.2)
+        call.cancel()
+        await local.aclose()
+        with pytest.raises(ProcessLookupError):
+            os.kill(stuck, 0)
+        await asyncio.gather(call, return_exceptions=True)
+
+    async def test_a_caller_that_left_before_its_turn_costs_nothing(self, local: LocalProvider) -> None:
+        async with await local.send(ENDLESS) as reply:
+            await anext(reply)
+            left = [asyncio.create_task(local.complete("word " * 3000, max_tokens=200)) for _ in range(3)]
+            await asyncio.sleep(0.2)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+        answer = await local.complete(FRANCE, max_tokens=2)
+        assert answer.attempts[0].wait_s < 2  # none of the others was decoded first
+
+    async def test_a_provider_that_is_forgotten_takes_its_process_along(self) -> None:
+        provider = LocalProvider(threads=1, context_size=256)
+        await provider.generate("hi", max_tokens=1)
+        process_id = provider.process_id
+        assert process_id is not None
+        del provider
+        gc.collect()
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if not Path(f"/proc/{process_id}").exists():  # noqa: ASYNC240
+                return
+        raise AssertionError("it is still there")
+
+    async def test_a_router_that_was_given_it_leaves_it_open(self, local: LocalProvider) -> None:
+        async with Router(policy(model("m", context_window=4096)), {"m": local}) as router:
+            assert await router.generate("hi", max_tokens=2)
+            assert router.count_tokens("hello world") == 2
+        assert local.process_id is not None
 
     async def test_no_key_of_ours_reaches_its_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")

@@ -16,17 +16,17 @@ from ..errors import ConfigurationError
 from ..layers.retrying import Retrying
 from ..layers.timed import Timed
 from ..layers.traced import Traced
+from ..layers.wrapper import Wrapper
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import Model, Request, Retry, Timeouts
-from ._litellm import load
 from ._litellm.unified import Unified
 
 NO_KEY = "no-key"
 """Sent where a server wants none. LiteLLM would else send the key of OpenAI to whatever server this is."""
 
 
-class BaseProvider(ProviderPort):
+class BaseProvider(Wrapper):
     """One model behind LiteLLM. A subclass says, as data, what is different about its provider.
 
     *model* is a name or a ``Model``; *retry_attempts* counts all attempts, the first too; *timeout* is the deadline
@@ -55,28 +55,19 @@ class BaseProvider(ProviderPort):
         timeout: float | Timeouts = 60,
     ) -> None:
         timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(total_s=timeout)
-        self._model = self._facts(model, base_url)
-        self._wire = self._connect(self._key(api_key), timeouts)
-        self._layered = Retrying(Traced(Timed(self._wire, timeouts)), Retry(attempts=retry_attempts))
-
-    @property
-    @override
-    def model(self) -> Model:
-        return self._model
+        facts = self._facts(model, base_url)
+        super().__init__(self._connect(facts, self._key(facts, api_key), timeouts))
+        self._layered = Retrying(Traced(Timed(self.inner, timeouts)), Retry(attempts=retry_attempts))
 
     @property
     @override
     def bare(self) -> ProviderPort:
-        return self._wire
+        return self.inner
 
     @override
     async def send(self, request: Request) -> Reply:
         started = asyncio.get_running_loop().time()
         return (await self._layered.send(request)).since(started)
-
-    @override
-    async def warm_up(self) -> None:
-        await load.warm_up()
 
     def _facts(self, model: str | Model | None, base_url: str | None) -> Model:
         facts = model or _environment(self.model_variables) or self.default_model
@@ -88,20 +79,20 @@ class BaseProvider(ProviderPort):
             facts = catalogue.complete(Model(name=facts, provider=self.provider, base_url=url))
         return replace(facts, base_url=_checked(url or self.default_url))
 
-    def _key(self, given: str | None) -> str:
-        at_home = self.model.base_url == self.default_url
-        variable = self.model.api_key_env or (self.key_variable if at_home else None)
+    def _key(self, model: Model, given: str | None) -> str:
+        at_home = model.base_url == self.default_url
+        variable = model.api_key_env or (self.key_variable if at_home else None)
         key = given or (os.environ.get(variable) if variable else None)
         if variable and not key:
             raise ConfigurationError(f"{variable} is not set, and no api_key is given")
         return key or NO_KEY
 
-    def _connect(self, key: str, timeouts: Timeouts) -> ProviderPort:
+    def _connect(self, model: Model, key: str, timeouts: Timeouts) -> ProviderPort:
         return Unified(
-            self.model,
-            target=f"{self.prefix}/{self.model.id}",
+            model,
+            target=f"{self.prefix}/{model.id}",
             api_key=key,
-            base_url=self.model.base_url,
+            base_url=model.base_url,
             connect_s=timeouts.connect_s,
             extra=self._extra(),
         )

@@ -10,20 +10,21 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import io
 import itertools
 import json
 import os
 import queue
 import re
-import resource
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .. import telemetry
 from ..errors import ContextTooLong, ModelNotFound, ProviderError, ProviderUnavailable, RateLimitError, RequestRejected
@@ -42,6 +43,7 @@ _ERRORS: dict[str, type[ProviderError]] = {
     "load": ModelNotFound,
 }
 _LAST = frozenset(("done", "error", "cancelled"))
+_all: weakref.WeakSet[LlamaProcess] = weakref.WeakSet()
 
 
 class LlamaProcess:
@@ -52,18 +54,18 @@ class LlamaProcess:
         self._name = name
         self._waiting = waiting
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._forget()
+        self.forget()
+        _all.add(self)
 
-    def _forget(self) -> None:
-        """Begin with nothing: no process, no thread, no caller. In a forked child too, whose threads stayed behind."""
-        self._pid = os.getpid()
+    def forget(self) -> None:
+        """Begin with nothing: no process, no thread, no caller. In a forked child, whose threads stayed behind."""
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._listeners: dict[int, Listener] = {}
+        self._sent: dict[int, subprocess.Popen[bytes]] = {}
         self._begun: set[int] = set()
         self._overdue: dict[int, threading.Timer] = {}
-        self._outbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
+        self._writer: _Writer | None = None
 
     async def ask(self, **request: Any) -> AsyncGenerator[Event, None]:
         """Put *request* in the queue and yield its answers, the last with ``done``. Leaving it early cancels it."""
@@ -102,15 +104,29 @@ class LlamaProcess:
         self.count("")
 
     def close(self) -> None:
-        """End the process. The next request starts another."""
+        """End the process, and the calls it has. Blocks until it is gone. The next request starts another."""
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        writer.stop()
+        writer.thread.join(CANCEL_GRACE_S)
+        process = self._process
+        if process is not None and writer.thread.is_alive():  # at loading, or held up by a process that reads no more
+            process.kill()
+        writer.thread.join()
         with self._lock:
             process, self._process = self._process, None
-            writer, self._writer = self._writer, None
-            self._outbox.put(None)
-        if writer is not None:
-            writer.join()
         if process is not None:
             _end(process)
+
+    def abandon(self) -> None:
+        """End the process without waiting for it: for when nobody can call it any more."""
+        writer, process = self._writer, self._process
+        if writer is not None:
+            writer.stop()
+        if process is not None:
+            process.kill()
 
     @property
     def process_id(self) -> int | None:
@@ -120,46 +136,53 @@ class LlamaProcess:
 
     def _post(self, request: Event, listener: Listener) -> int:
         with self._lock:
-            if self._pid != os.getpid():
-                self._forget()
             if len(self._listeners) >= self._waiting:
                 raise RateLimitError(
                     f"{len(self._listeners)} callers already wait for this model", provider="local", model=self._name
                 )
             number = next(self._numbers)
             self._listeners[number] = listener
-            self._outbox.put({"id": number, **request})
             if self._writer is None:
-                self._writer = threading.Thread(target=self._write, args=(self._outbox,), name="llama-in", daemon=True)
-                self._writer.start()
+                self._writer = _Writer(self._pass_on)
+            self._writer.outbox.put({"id": number, **request})
         return number
 
     def _leave(self, number: int) -> None:
         """Stop listening; if the answer is not whole, have it stopped, and if it does not stop, stop the process."""
         with self._lock:
-            if self._listeners.pop(number, None) is None or self._process is None:
+            if self._listeners.pop(number, None) is None:
+                return
+            process = self._sent.get(number)
+            if process is None or self._writer is None:  # not sent yet: the writer will see that nobody wants it
                 return
             if number in self._begun:
-                timer = self._overdue[number] = threading.Timer(CANCEL_GRACE_S, self._kill, (self._process,))
+                timer = self._overdue[number] = threading.Timer(CANCEL_GRACE_S, process.kill)
                 timer.daemon = True
                 timer.start()
-            self._outbox.put({"cancel": number})
+            self._writer.outbox.put({"cancel": number})
 
-    def _kill(self, process: subprocess.Popen[bytes]) -> None:
-        process.kill()
-
-    def _write(self, outbox: queue.SimpleQueue[Event | None]) -> None:
-        """The writing thread: start the process when there is none, and pass on one line after the other."""
-        while (line := outbox.get()) is not None:
-            try:
-                process = self._process or (self._start() if "do" in line else None)
-                if process is not None and process.stdin is not None:
-                    process.stdin.write(json.dumps(line).encode() + b"\n")
-                    process.stdin.flush()
-            except OSError as error:  # it died a moment ago, or could not start: the reader tells the others
-                self._deliver({"id": line.get("id"), "error": f"its process is gone: {error}", "kind": "died"})
-            except ProviderError as error:
-                self._deliver({"id": line.get("id"), "error": str(error), "kind": "load"})
+    def _pass_on(self, line: Event, stopped: threading.Event) -> None:
+        """On the writing thread: bring one line to the process, which is started if there is none."""
+        number: int = line["id"] if "id" in line else line["cancel"]
+        try:
+            if "cancel" in line:
+                process = self._sent.get(number)
+            elif number not in self._listeners:
+                return
+            elif stopped.is_set():
+                raise OSError("closed")
+            else:
+                process = self._process or self._start()
+                with self._lock:
+                    if number not in self._listeners:
+                        return
+                    self._sent[number] = process
+            if process is not None:
+                _send(process, line)
+        except OSError as error:  # it died a moment ago, or could not start; the reader tells those it had
+            self._deliver({"id": number, "error": f"its process is gone: {error}", "kind": "died"})
+        except ModelNotFound as error:
+            self._deliver({"id": number, "error": str(error), "kind": "load"})
 
     def _start(self) -> subprocess.Popen[bytes]:
         # -P: the folder of the script is no place to import from, it has a module called openai.
@@ -169,62 +192,54 @@ class LlamaProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={name: value for name, value in os.environ.items() if not SECRET.search(name)},
+            bufsize=0,
         )
-        assert process.stdin is not None
         assert process.stdout is not None
-        resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
+        self._process = process
         said: collections.deque[str] = collections.deque(maxlen=5)
         listening = threading.Thread(target=_overhear, args=(process, said), name="llama-err", daemon=True)
         listening.start()
-        process.stdin.write(json.dumps(self._settings).encode() + b"\n")
-        process.stdin.flush()
-        loaded = process.stdout.readline()
+        answers = io.BufferedReader(cast("io.RawIOBase", process.stdout))
+        _send(process, self._settings)
+        loaded = answers.readline()
         event = json.loads(loaded) if loaded else {"error": "its process ended while loading it"}
         if "error" in event:
-            process.stdout.close()
+            self._process = None
+            answers.close()
             _end(process)
             listening.join()
             raise ModelNotFound(
                 f"{self._settings['path']} can not be loaded: {event['error']} {' '.join(said)}".strip()
             )
-        with self._lock:
-            self._process = process
-        threading.Thread(target=self._read, args=(process, said), name="llama-out", daemon=True).start()
+        threading.Thread(target=self._read, args=(process, answers, said), name="llama-out", daemon=True).start()
         return process
 
-    def _read(self, process: subprocess.Popen[bytes], said: collections.deque[str]) -> None:
-        """The reading thread: hand every answer to its caller, and at the end tell those still waiting."""
-        assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
+    def _read(self, process: subprocess.Popen[bytes], answers: io.BufferedReader, said: collections.deque[str]) -> None:
+        """The reading thread: hand every answer to its caller, and at the end tell those who still wait for one."""
+        with answers:
+            for line in answers:
                 self._deliver(json.loads(line))
-        code = process.wait()
-        why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         with self._lock:
-            mine = self._process is process or self._process is None
             if self._process is process:
                 self._process = None
-            orphans = dict(self._listeners) if mine else {}
-            for timer in self._overdue.values():
-                timer.cancel()
-            self._overdue.clear()
         _end(process)
+        why = signal.Signals(-process.returncode).name if process.returncode < 0 else f"exit code {process.returncode}"
+        last = f" ({said[-1]})" if said else ""
+        with self._lock:
+            orphans = [number for number, its in self._sent.items() if its is process]
         for number in orphans:
-            last = f" ({said[-1]})" if said else ""
             self._deliver({"id": number, "error": f"its process ended: {why}{last}", "kind": "died"})
 
     def _deliver(self, event: Event) -> None:
-        number = event.get("id")
-        if not isinstance(number, int):
-            return
-        last = not _LAST.isdisjoint(event)
+        number = event["id"]
         with self._lock:
+            listener = self._listeners.get(number)
             if "begin" in event:
                 self._begun.add(number)
-            listener = self._listeners.get(number)
-            if last:
-                self._begun.discard(number)
+            if not _LAST.isdisjoint(event):
                 self._listeners.pop(number, None)
+                self._sent.pop(number, None)
+                self._begun.discard(number)
                 if timer := self._overdue.pop(number, None):
                     timer.cancel()
         if listener is not None and "cancelled" not in event:
@@ -238,9 +253,47 @@ class LlamaProcess:
         return error
 
 
+class _Writer:
+    """A thread that passes lines on, one after the other, until it is stopped."""
+
+    def __init__(self, pass_on: Callable[[Event, threading.Event], None]) -> None:
+        self.outbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._pass_on = pass_on
+        self.thread = threading.Thread(target=self._run, name="llama-in", daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Pass nothing on any more, but for telling those whose lines are left that it is over."""
+        self._stopped.set()
+        self.outbox.put(None)
+
+    def _run(self) -> None:
+        while (line := self.outbox.get()) is not None:
+            self._pass_on(line, self._stopped)
+
+
+def _after_fork() -> None:
+    for each in _all:
+        if each._process is not None:
+            each._process.returncode = 0  # the parent's child, not ours to wait for
+        each.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def _hand_over(loop: asyncio.AbstractEventLoop, inbox: asyncio.Queue[Event], event: Event) -> None:
     with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody listens any more
         loop.call_soon_threadsafe(inbox.put_nowait, event)
+
+
+def _send(process: subprocess.Popen[bytes], line: Event) -> None:
+    """Write *line* whole: a pipe may take a part of it and be interrupted by a signal."""
+    assert process.stdin is not None
+    rest = memoryview(json.dumps(line).encode() + b"\n")
+    while rest:
+        rest = rest[process.stdin.write(rest) :]
 
 
 def _overhear(process: subprocess.Popen[bytes], said: collections.deque[str]) -> None:

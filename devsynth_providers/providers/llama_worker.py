@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import resource
 import sys
 import threading
 from collections.abc import Iterator
@@ -202,6 +203,7 @@ _SAMPLING = frozenset(
 
 def main() -> None:
     """Load the model that the first line names, say so, and serve."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected of native code; gigabytes of core are not
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     lines = sys.stdin.buffer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,6 @@ class LocalProvider(BaseProvider):
         self._context_size = context_size
         self._threads = threads
         self._waiting = waiting
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="devsynth-local")
         super().__init__(model, retry_attempts=retry_attempts, timeout=timeout)
 
     @override
@@ -77,33 +77,20 @@ class LocalProvider(BaseProvider):
         )
 
     @override
-    def _connect(self, key: str, timeouts: Timeouts) -> ProviderPort:
+    def _connect(self, model: Model, key: str, timeouts: Timeouts) -> ProviderPort:
         self._llama = LlamaProcess(
-            Path(self.model.path or ""),
-            name=self.model.name,
-            context_size=self.model.context_window or DEFAULT_CONTEXT_SIZE,
+            Path(model.path or ""),
+            name=model.name,
+            context_size=model.context_window or DEFAULT_CONTEXT_SIZE,
             threads=self._threads or free_threads(),
             waiting=self._waiting,
         )
-        return _LocalWire(self.model, self._llama)
-
-    @override
-    def count_tokens(self, text: str) -> int:
-        return self._llama.count(text)
+        return _LocalWire(model, self._llama)
 
     @property
     def process_id(self) -> int | None:
         """The id of the process that has the model, or ``None`` while there is none."""
         return self._llama.process_id
-
-    @override
-    async def warm_up(self) -> None:
-        await super().warm_up()
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._llama.load)
-
-    @override
-    async def aclose(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._llama.close)
 
 
 class _LocalWire(Unified):
@@ -111,6 +98,9 @@ class _LocalWire(Unified):
 
     def __init__(self, model: Model, engine: LlamaProcess) -> None:
         super().__init__(model, target=custom.enlist(engine))
+        self._engine = engine
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="devsynth-local")
+        weakref.finalize(self, engine.abandon)
 
     @override
     async def send(self, request: Request) -> Reply:
@@ -118,6 +108,19 @@ class _LocalWire(Unified):
             raise RequestRejected("local models take no tools yet", provider="local", model=self.model.name)
         await custom.ready()
         return await super().send(request)
+
+    @override
+    def count_tokens(self, text: str) -> int:
+        return self._engine.count(text)
+
+    @override
+    async def warm_up(self) -> None:
+        await super().warm_up()
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.load)
+
+    @override
+    async def aclose(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.close)
 
     @override
     def _said(self, answer: object) -> str:

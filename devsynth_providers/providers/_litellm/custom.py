@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ PREFIX = "devsynth_llama"
 
 _lock = threading.Lock()
 _keys = itertools.count(1)
-_engines: dict[str, Engine] = {}
+_engines: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
 
 
 class Engine(Protocol):
@@ -24,15 +25,10 @@ class Engine(Protocol):
 
 
 def enlist(engine: Engine) -> str:
-    """Make *engine* known; returns LiteLLM's name for it, to be given back to ``dismiss``."""
+    """Make *engine* known for as long as somebody else holds on to it; returns LiteLLM's name for it."""
     key = f"engine-{next(_keys)}"
     _engines[key] = engine
     return f"{PREFIX}/{key}"
-
-
-def dismiss(name: str) -> None:
-    """Forget the engine of that name."""
-    _engines.pop(name.removeprefix(f"{PREFIX}/"), None)
 
 
 async def ready() -> Any:

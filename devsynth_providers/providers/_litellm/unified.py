@@ -54,6 +54,10 @@ class Unified(ProviderPort):
     async def send(self, request: Request) -> Reply:
         return await Reply.open(self.model, self._chunks(request))
 
+    @override
+    async def warm_up(self) -> None:
+        await load.warm_up()
+
     async def _chunks(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """What LiteLLM answers, as chunks; what it raises, as errors of ours. Any other error is a bug, and shows."""
         try:
