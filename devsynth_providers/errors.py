@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from .types import Attempt, Rejection
+    from .types import Attempt, Rejection, Usage
 
 
 class DevSynthError(Exception):
@@ -112,13 +112,14 @@ class NoModelFits(DevSynthError):
 class ProviderError(DevSynthError):
     """A model was asked and failed.
 
-    *attempts* are the tries of this call so far, this one among them; *status* and *code* are the provider's
-    own, where it sent any. Two texts never appear here: a key, and the provider's whole page.
+    *attempts* are the tries of this call so far, this one among them; *status* and *code* are the provider's own, where
+    it sent any; *usage* is what it says to bill for the failure. Two texts never appear here: a key, and the
+    provider's whole page.
     """
 
     kind = "provider_error"
-    retryable: ClassVar[bool] = False
-    passes_on: ClassVar[bool] = False
+    retryable: bool = False
+    passes_on: bool = False
     billed: bool = False
     """Whether the provider may charge for what failed; if so, its cost is estimated and counted."""
 
@@ -137,6 +138,7 @@ class ProviderError(DevSynthError):
         self.status = status
         self.code = code
         self.attempts: tuple[Attempt, ...] = ()
+        self.usage: Usage | None = None
 
     def after(self, attempts: Sequence[Attempt]) -> Self:
         """This error, with *attempts* that were made before it."""

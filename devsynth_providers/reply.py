@@ -36,6 +36,7 @@ class Reply:
         self._chunks = chunks
         self._inside: list[AsyncGenerator[Chunk, None]] = []
         self._started = started
+        self._time = asyncio.get_running_loop().time
         self._ended: float | None = None
         self._next: Chunk | None = None
         self._seen: list[Chunk] = []
@@ -51,8 +52,10 @@ class Reply:
         reply = cls(model, chunks, started=clock())
         try:
             reply._next = await reply._first()
-        except BaseException:
+        except BaseException as error:
             await chunks.aclose()
+            if isinstance(error, ProviderError):
+                error.usage = reply.reported_usage
             raise
         reply.begun = clock()
         return reply
@@ -75,6 +78,7 @@ class Reply:
     def since(self, started: float) -> Self:
         """Count this answer's times from *started*, a moment on the loop's clock."""
         self._started = started
+        self._time = asyncio.get_running_loop().time
         return self
 
     def follow(self, attempts: Sequence[Attempt]) -> Self:
@@ -184,7 +188,7 @@ class Reply:
             cost_micros, basis = total_cost(self.attempts)
         else:
             cost_micros, basis = self.model.cost_micros(usage), self.model.cost_basis(usage)
-        now = self._ended or asyncio.get_running_loop().time()
+        now = self._time() if self._ended is None else self._ended
         return Response(
             text=self.text,
             model=self.model.name,
@@ -211,7 +215,7 @@ class Reply:
     async def _finish(self, error: BaseException | None) -> None:
         if self._ended is not None:
             return
-        self._ended = asyncio.get_running_loop().time()
+        self._ended = self._time()
         self._next = None
         try:
             # A generator that never began does not close what it was given: each is closed, outermost first.

@@ -59,6 +59,9 @@ class Router(ProviderPort):
         analyzer: TaskAnalyzer | None = None,
     ) -> None:
         given = dict(providers or {})
+        for rule in policy.rules:
+            if unknown := set(rule.models) - policy.models.keys():
+                raise ConfigurationError(f"rule {rule.name!r} names {', '.join(sorted(unknown))}, which is no model")
         if strangers := given.keys() - policy.models.keys():
             raise ConfigurationError(f"policy {policy.name!r} has no model called {', '.join(sorted(strangers))}")
         self._analyzer = analyzer or TaskAnalyzer()
@@ -70,9 +73,10 @@ class Router(ProviderPort):
                 given[name] = Named(given[name].bare, model)
                 continue
             try:
-                given[name] = registry.build(model, policy.timeouts)
+                built = registry.build(model, policy.timeouts)
+                self._opened.append(built)
+                given[name] = built if built.model.name == name else Named(built, model)
                 models[name] = given[name].model
-                self._opened.append(given[name])
             except ConfigurationError as error:
                 unavailable[name] = str(error)
         self.policy = replace(policy, models=models)
@@ -134,7 +138,8 @@ class Router(ProviderPort):
     @property
     @override
     def max_context_size(self) -> int:
-        return self.providers[self.model.name].max_context_size if self.providers else super().max_context_size
+        provider = self.providers.get(self.model.name)
+        return super().max_context_size if provider is None else provider.max_context_size
 
     @override
     def count_tokens(self, text: str) -> int:
@@ -153,10 +158,19 @@ class Router(ProviderPort):
         if not self.providers:
             reasons = "; ".join(f"{name}: {why}" for name, why in self._conditions.unavailable.items())
             raise NoModelFits(f"no model of policy {self.policy.name!r} is configured: {reasons}")
-        await asyncio.gather(*(provider.warm_up() for provider in self.providers.values()))
+        done = await asyncio.gather(*(each.warm_up() for each in self.providers.values()), return_exceptions=True)
+        failed = [result for result in done if isinstance(result, BaseException)]
+        if len(failed) == len(done):  # one that is left is enough to answer: the others fall back to it
+            await self.aclose()
+            raise failed[0]
 
     @override
     async def aclose(self) -> None:
-        await asyncio.gather(*(provider.aclose() for provider in self._opened))
-        if "sync" in self.__dict__:
-            self.sync.stop()
+        try:
+            done = await asyncio.gather(*(each.aclose() for each in self._opened), return_exceptions=True)
+        finally:
+            if "sync" in self.__dict__:
+                self.sync.stop()
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result

@@ -127,7 +127,17 @@ class SyncRouter:
             while (piece := self._run(step())) is not end:
                 yield cast("T", piece)
         finally:
-            self._run(pieces.aclose())
+            self._let_go(pieces)
+
+    def _let_go(self, pieces: AsyncGenerator[Any, None]) -> None:
+        """Close a stream that its reader has left. A garbage collector may do so anywhere: on the loop's own thread
+        there must be no waiting for the loop, and after ``close`` the loop has seen to it already."""
+        loop, thread = self._loop, self._thread
+        if loop is None or loop.is_closed():
+            return
+        closing = asyncio.run_coroutine_threadsafe(_close(pieces), loop)
+        if thread is not threading.current_thread():
+            closing.result()
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -145,6 +155,10 @@ class SyncRouter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+async def _close(pieces: AsyncGenerator[Any, None]) -> None:
+    await pieces.aclose()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

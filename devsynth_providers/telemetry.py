@@ -12,14 +12,14 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from .errors import ConfigurationError, DevSynthError
+from . import turns
+from .errors import ConfigurationError, DevSynthError, ProviderError
 from .reply import Reply
 from .types import Attempt, ChatRequest, Model, Plan, Request
 
@@ -27,7 +27,6 @@ Attribute = str | bool | int | float | list[str]
 
 _PROVIDER_NAMES = {"lmstudio": "lm_studio", "local": "llama_cpp"}
 _IN_PROCESS = frozenset(("local", "stub"))
-_waits: ContextVar[list[float] | None] = ContextVar("devsynth_waits", default=None)
 
 
 _tracer = trace.get_tracer("devsynth_providers")
@@ -88,14 +87,17 @@ class RequestSpan:
 class AttemptSpan:
     """The span of one try at one model."""
 
-    def __init__(self, span: Span, waits: list[float]) -> None:
+    def __init__(self, span: Span) -> None:
         self._span = span
-        self._waits = waits
-
-    @property
-    def wait_s(self) -> float:
+        self.wait_s = 0.0
         """Seconds that this attempt has waited for its turn."""
-        return sum(self._waits)
+
+    def waiting(self) -> None:
+        """It waits; how long is told when its turn has come."""
+
+    def begun(self, wait_s: float) -> None:
+        """Its turn has come."""
+        self.wait_s += wait_s
 
     def finish(self, attempt: Attempt, response_model: str, error: BaseException | None) -> None:
         """End the span with what *attempt* says."""
@@ -145,20 +147,9 @@ def attempt_span(request: Request, model: Model) -> Iterator[AttemptSpan]:
     kind = SpanKind.INTERNAL if model.provider in _IN_PROCESS else SpanKind.CLIENT
     facts = _attempt_facts(request, model) if _somebody_listens() else {}
     span = _tracer.start_span(f"{_operation(request)} {model.id}", kind=kind, attributes=facts)
-    waits: list[float] = []
-    token = _waits.set(waits)
-    try:
-        with _current(span):
-            yield AttemptSpan(span, waits)
-    finally:
-        _waits.reset(token)
-
-
-def waited(seconds: float) -> None:
-    """Say that the current attempt waited *seconds* for its turn: in a queue, not at work."""
-    waits = _waits.get()
-    if waits is not None:
-        waits.append(seconds)
+    handle = AttemptSpan(span)
+    with _current(span), turns.heard_by(handle):
+        yield handle
 
 
 def event(name: str, **facts: Attribute | None) -> None:
@@ -276,6 +267,13 @@ def _end(span: Span, error: BaseException | None) -> None:
     elif error is not None:
         kind = error.kind if isinstance(error, DevSynthError) else type(error).__qualname__
         span.set_attribute("error.type", kind)
-        told = str(error).partition("\n")[0][:200] if isinstance(error, DevSynthError) else kind
-        span.set_status(Status(StatusCode.ERROR, told))
+        span.set_status(Status(StatusCode.ERROR, _described(error, kind)))
     span.end()
+
+
+def _described(error: BaseException, kind: str) -> str:
+    """What is wrong, in our words: a provider's may repeat the prompt, and content never reaches a span."""
+    if isinstance(error, ProviderError):
+        said = [f"HTTP {error.status}" if error.status else "", error.code or ""]
+        return f"{kind} ({', '.join(filter(None, said))})" if any(said) else kind
+    return str(error).partition("\n")[0][:200] if isinstance(error, DevSynthError) else kind

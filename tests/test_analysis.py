@@ -53,6 +53,12 @@ def test_a_text_of_any_size_is_read_in_bounded_time() -> None:
     assert facts.input_tokens == 1_750_000
 
 
+@pytest.mark.parametrize("filler", ["\n", " \n", "    \n", "- \n", "}\n", "`"])
+def test_no_text_makes_it_slow(filler: str) -> None:
+    """What would take a quadratic pattern minutes; there is no assertion on time: a hang is the failure."""
+    assert TaskAnalyzer().analyze("x\n" + filler * 200_000).complexity <= 1
+
+
 @pytest.mark.parametrize(
     ("text", "low", "high"),
     [

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from devsynth_providers import (
     AllProvidersFailed,
@@ -14,22 +15,27 @@ from devsynth_providers import (
     BudgetExceeded,
     ChatRequest,
     Chunk,
+    ConfigurationError,
     ContextTooLong,
     EmbedRequest,
     FallbackProvider,
     InvalidRequest,
     Limits,
+    Price,
     ProviderError,
     ProviderPort,
     ProviderTimeout,
     ProviderUnavailable,
     RateLimitError,
+    Reply,
+    Request,
     RequestRejected,
     Response,
     Retry,
     StreamInterrupted,
     Timeouts,
     Usage,
+    turns,
 )
 from devsynth_providers.layers.metered import Metered
 from devsynth_providers.layers.named import Named
@@ -104,12 +110,29 @@ class TestTimed:
 
         after(100, work)
 
-    def test_the_requests_own_deadline_counts_where_it_comes_sooner(self) -> None:
+    @pytest.mark.parametrize(("deadline", "ends"), [(7, 7), (700, 100)])
+    def test_of_its_own_deadline_and_the_requests_the_sooner_counts(self, deadline: float, ends: float) -> None:
         async def work() -> None:
-            soon = WHOLE.on(deadline=asyncio.get_running_loop().time() + 7)
-            await late(Timed(ScriptedProvider((3600.0, "late")), CLOCKS), soon)
+            await late(Timed(ScriptedProvider((3600.0, "late")), CLOCKS), WHOLE.on(deadline=deadline))
 
-        after(7, work)
+        after(ends, work)
+
+    def test_a_stream_is_not_waited_for_past_the_deadline(self) -> None:
+        after(7, lambda: late(Timed(ScriptedProvider((3600.0, "late")), CLOCKS), STREAM.on(deadline=7.0)))
+
+    def test_waiting_for_ones_turn_stops_the_clock_of_the_first_token(self) -> None:
+        class Queued(ScriptedProvider):
+            @override
+            async def send(self, request: Request) -> Reply:
+                turns.waiting()
+                await asyncio.sleep(60)
+                turns.begun(60)
+                return await super().send(request)
+
+        after(69, lambda: Timed(Queued((9.0, "in time")), CLOCKS).complete(STREAM))
+        after(70, lambda: late(Timed(Queued((11.0, "late")), CLOCKS), STREAM))
+        short = Timeouts(first_token_s=10, total_s=65)
+        after(65, lambda: late(Timed(Queued((11.0, "late")), short), STREAM))
 
     def test_a_timeout_error_from_inside_is_not_ours(self) -> None:
         async def work() -> None:
@@ -147,6 +170,12 @@ class TestRetrying:
         with pytest.raises(type(error)):
             await ask(Retrying(provider, NO_WAIT))
         assert len(provider.requests) == 1
+
+    def test_at_least_one_attempt_is_asked_for(self) -> None:
+        with pytest.raises(ConfigurationError, match="must be 1 or more"):
+            Retry(attempts=0)
+        with pytest.raises(ConfigurationError, match="total_s must be a number of seconds above 0"):
+            Timeouts(total_s=0)
 
     async def test_a_bug_is_not_tried_again(self, ask: Ask) -> None:
         provider = ScriptedProvider(TypeError("bug"), "never")
@@ -214,9 +243,12 @@ class TestFallback:
 
     async def test_a_request_that_is_at_fault_itself_is_not_passed_around(self, ask: Ask) -> None:
         second = ScriptedProvider("b")
-        with pytest.raises(RequestRejected):
-            await ask(FallbackProvider([ScriptedProvider(RequestRejected("bad")), second]))
+        first = ScriptedProvider(ProviderUnavailable("down"), model=model("first"))
+        chain = [Traced(first), Traced(ScriptedProvider(RequestRejected("bad"))), Traced(second)]
+        with pytest.raises(RequestRejected) as caught:
+            await ask(FallbackProvider(chain))
         assert second.requests == []
+        assert [attempt.number for attempt in caught.value.attempts] == [1, 2]
 
     async def test_a_bug_is_not_hidden(self, ask: Ask) -> None:
         with pytest.raises(TypeError):
@@ -287,6 +319,18 @@ class TestMetered:
         assert (await Metered(ScriptedProvider("ok", model=self.DEAR)).complete(replace(spent, limits=roomy))).text
         with pytest.raises(BudgetExceeded):
             await Metered(ScriptedProvider("never", model=self.DEAR)).complete(replace(spent, limits=tight))
+
+    async def test_the_worst_is_reckoned_with_the_dearest_class_of_tokens(self, ask: Ask) -> None:
+        thinking = model("thinking", price=Price(input_usd_per_1m=1, output_usd_per_1m=1, reasoning_usd_per_1m=100))
+        with pytest.raises(BudgetExceeded):
+            await ask(Metered(ScriptedProvider("never", model=thinking)), max_cost_usd=0.09)
+
+    async def test_an_attempt_that_may_have_been_billed_whole_counts_as_if_it_were(self) -> None:
+        first = ScriptedProvider(ProviderTimeout("late"), "never", model=self.DEAR)
+        with pytest.raises(ProviderTimeout) as caught:
+            await Retrying(Metered(Traced(first)), NO_WAIT).complete("hi", max_tokens=100, max_cost_usd=0.005)
+        (attempt,) = caught.value.attempts
+        assert (attempt.cost_micros, attempt.worst_micros, len(first.requests)) == (10, 3010, 1)
 
     async def test_a_price_that_is_not_known_is_not_taken_for_nothing(self, ask: Ask) -> None:
         with pytest.raises(BudgetExceeded, match="no known price"):

@@ -22,6 +22,7 @@ from devsynth_providers import (
     ContentFiltered,
     ContextTooLong,
     EmptyResponse,
+    InvalidRequest,
     LMStudioProvider,
     MalformedResponse,
     Model,
@@ -129,7 +130,14 @@ class TestAnswers:
             assert response.usage == Usage(100, 50, cached_input_tokens=40, reasoning_tokens=30)
 
     @pytest.mark.parametrize(
-        "usage", [None, {"prompt_tokens": -5, "completion_tokens": 1, "total_tokens": -4}, {"prompt_tokens": 0}]
+        "usage",
+        [
+            None,
+            {"prompt_tokens": -5, "completion_tokens": 1, "total_tokens": -4},
+            {"prompt_tokens": 0},
+            {"prompt_tokens": 4, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 5}},
+            {"prompt_tokens": 4, "completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 5}},
+        ],
     )
     async def test_usage_that_is_missing_or_can_not_be_true_is_estimated(self, server: Loopback, usage: Any) -> None:
         extra = {"usage": usage} if usage else {}
@@ -183,6 +191,7 @@ class TestFailures:
         error = await failed(server, ask, answer)
         assert type(error) is kind
         assert error.status == answer.status
+        assert error.billed is (kind.billed and answer.status not in (409, 502, 503, 529))
         assert (error.provider, error.model) == ("openai", "served-model")
         assert len(str(error)) < 600
         assert len(server.requests) == 1
@@ -198,6 +207,7 @@ class TestFailures:
             ((Answer([b'{"id": '], content_type="application/json"),) * 2, (MalformedResponse, EmptyResponse)),
             ((as_json({"error": {"message": "boo", "code": 502}}),) * 2, ProviderError),
             ((Answer([], then="reset"),) * 2, ProviderError),
+            ((as_json({"choices": ["x"]}), sse({"choices": ["x"]}, "[DONE]")), ProviderError),
             ((whole("", finish="content_filter"), sse(delta(finish="content_filter"), "[DONE]")), ContentFiltered),
         ],
     )
@@ -240,10 +250,30 @@ class TestFailures:
         pieces = [piece async for piece in provider(server, retry_attempts=2).generate_stream("hi")]
         assert pieces == ["ok"]
 
-    async def test_a_refusal_is_told_as_one(self, server: Loopback, ask: Ask) -> None:
-        refused = whole(None, message={"refusal": "I will not."})
-        error = await failed(server, ask, (refused, sse(delta(refusal="I will not."), delta(finish="stop"), "[DONE]")))
-        assert isinstance(error, ContentFiltered | EmptyResponse)
+    async def test_a_refusal_is_told_as_one(self, server: Loopback) -> None:
+        server.script(whole(None, message={"refusal": "I will not."}))
+        with pytest.raises(ContentFiltered, match="the model refused: I will not"):
+            await provider(server).generate("hi")
+
+    async def test_a_streamed_refusal_is_lost_by_litellm_and_so_is_an_empty_answer(self, server: Loopback) -> None:
+        server.script(sse(delta(refusal="I will not."), delta(finish="stop"), "[DONE]"))
+        with pytest.raises(EmptyResponse):
+            await provider(server).complete(ChatRequest.of("hi", stream=True))
+
+    async def test_usage_of_an_answer_without_content_is_billed(self, server: Loopback) -> None:
+        empty = whole(None, usage=(100, 1000))
+        server.script((empty, sse(delta(finish="stop"), usage_event(100, 1000), "[DONE]")))
+        model = Model(name="m", provider="openai", price=Price(input_usd_per_1m=10, output_usd_per_1m=30))
+        for streamed in (False, True):
+            priced = OpenAIProvider(model, base_url=server.url, api_key=KEY, retry_attempts=1)
+            with pytest.raises(EmptyResponse) as caught:
+                await priced.complete(ChatRequest.of("hello", stream=streamed))
+            assert caught.value.attempts[0].cost_micros == 31_000
+
+    async def test_an_answer_that_ended_in_an_error_is_none(self, server: Loopback) -> None:
+        server.script(whole("half of", finish="error"))
+        with pytest.raises(ProviderUnavailable):
+            await provider(server).generate("hi")
 
     async def test_a_server_that_is_not_there_is_unavailable_and_costs_nothing(self, ask: Ask) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -360,13 +390,20 @@ class TestEmbeddings:
             vectors([1.0, 0.0], [1.0, None]),
             vectors([1.0, 0.0], [1.0, float("nan")]),
             vectors([], []),
+            vectors("text", "text"),
+            vectors(None, None),
+            as_json({"object": "list", "data": None}),
+            as_json({"object": "list"}),
+            as_json({"object": "list", "data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}),
+            as_json({"object": "list", "data": [1, 2]}),
         ],
-        ids=["too few", "too many", "twice", "of two lengths", "zeros", "null", "nan", "empty"],
+        ids=["too few", "too many", "twice", "of two lengths", "zeros", "null", "nan", "empty", *"abcdef"],
     )
     async def test_vectors_that_can_not_be_right_are_refused(self, server: Loopback, answer: Answer) -> None:
         server.script(answer)
-        with pytest.raises(MalformedResponse):
+        with pytest.raises((MalformedResponse, ProviderUnavailable)) as caught:
             await provider(server).embed_batch(["a", "b"])
+        assert "Traceback" not in str(caught.value)
 
 
 class TestKeys:
@@ -399,6 +436,41 @@ class TestKeys:
             "hi"
         )
         assert server.headers[0]["authorization"] == "Bearer own-key"
+
+    @pytest.mark.parametrize(
+        "name", ["base_url", "api_base", "api_key", "timeout", "model", "n", "max_completion_tokens"]
+    )
+    async def test_no_parameter_can_redirect_a_call_or_undo_a_limit(self, server: Loopback, name: str) -> None:
+        for parameters in ({name: "x"}, {"extra_body": {name: "x"}}):
+            options: dict[str, Any] = dict(parameters)
+            with pytest.raises(InvalidRequest, match="is not a parameter of a request"):
+                await provider(server).generate("hi", **options)
+        assert server.requests == []
+
+    async def test_parameters_that_litellm_would_obey_itself_only_reach_the_body(self, server: Loopback) -> None:
+        with Loopback() as elsewhere:
+            controls: dict[str, Any] = {
+                "fallbacks": [{"model": "openai/x", "api_base": elsewhere.url}],
+                "mock_response": "made up",
+                "headers": {"x": "y"},
+                "top_k": 3,
+                "extra_body": {"min_tokens": 1},
+            }
+            assert await provider(server).generate("hi", **controls) == "w0 w1 w2"
+            assert elsewhere.requests == []
+        (body,) = server.requests
+        assert (body["mock_response"], body["top_k"], body["min_tokens"]) == ("made up", 3, 1)
+
+    async def test_no_key_gets_into_the_code_of_an_error(self, server: Loopback, ask: Ask) -> None:
+        error = await failed(server, ask, failure(400, "no", f"key_{KEY}"))
+        assert KEY not in (error.code or "")
+
+    async def test_a_prompt_too_long_says_which_window_it_did_not_fit(self, server: Loopback) -> None:
+        server.script(failure(400, "too long", "context_length_exceeded"))
+        small = Model(name="m", provider="openai", context_window=4000)
+        with pytest.raises(ContextTooLong) as caught:
+            await OpenAIProvider(small, base_url=server.url, api_key=KEY).generate("hi")
+        assert caught.value.context_window == 4000
 
     async def test_the_organization_goes_with_the_call(self, server: Loopback) -> None:
         await provider(server, organization="org-1").generate("hi")

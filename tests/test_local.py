@@ -16,8 +16,10 @@ from devsynth_providers import (
     ChatRequest,
     ConfigurationError,
     ContextTooLong,
+    InvalidRequest,
     LocalProvider,
     ModelNotFound,
+    ProviderUnavailable,
     RateLimitError,
     RequestRejected,
     Router,
@@ -98,6 +100,16 @@ class TestAnswers:
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         answer = await local.generate(FRANCE, temperature=0, max_tokens=60, response_format=form)
         assert "city" in json.loads(answer)
+
+    async def test_what_it_does_not_take_is_refused_and_harms_nobody_else(self, local: LocalProvider) -> None:
+        form = {"type": "json_schema", "json_schema": {"schema": {"enum": {"a", "b"}}}}
+        with pytest.raises(InvalidRequest, match="can not be written as JSON"):
+            await local.generate("hi", response_format=form)
+        with pytest.raises(RequestRejected, match="do not take logit_bias"):
+            await local.generate("hi", logit_bias={"1": 2})
+        with pytest.raises(InvalidRequest, match="only text has tokens"):
+            local.count_tokens(None)  # type: ignore[arg-type]
+        assert await local.generate("hi", max_tokens=2, top_k=5, seed=1)
 
     async def test_it_works_from_code_without_a_loop(self, local: LocalProvider) -> None:
         sync = SyncRouter(local)
@@ -196,6 +208,26 @@ class TestItsProcess:
         assert await local.generate("hi", max_tokens=2)
         assert local.process_id != stuck
 
+    async def test_nor_does_one_that_is_stuck_before_it_begins_outlive_its_callers(self, local: LocalProvider) -> None:
+        stuck = local.process_id
+        assert stuck is not None
+        os.kill(stuck, signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await local.generate("hi", max_tokens=2)
+        assert await local.generate("hi", max_tokens=2)
+        assert local.process_id != stuck
+
+    async def test_a_call_left_while_the_model_loads_is_never_decoded(self) -> None:
+        async with LocalProvider(threads=1, context_size=4096) as provider:
+            await provider.aclose()
+            task = asyncio.create_task(provider.generate("word " * 3000, max_tokens=500))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            answer = await provider.complete("hi", max_tokens=1)
+        assert answer.attempts[0].wait_s < 3
+
     async def test_callers_take_turns_in_the_order_in_which_they_came(self, local: LocalProvider) -> None:
         done: list[int] = []
 
@@ -230,11 +262,12 @@ class TestItsProcess:
             waiting = asyncio.create_task(LocalProvider.generate(local, "hi", max_tokens=2))
             await asyncio.sleep(0.1)
             await local.aclose()
-            with pytest.raises(StreamInterrupted, match="its process ended"):
+            with pytest.raises(StreamInterrupted, match="its provider was closed"):
                 async for _ in reply:
                     pass
-        assert await waiting  # one that had not begun was tried again, by another process
-        assert local.process_id is not None
+        with pytest.raises(ProviderUnavailable, match="its provider was closed"):
+            await waiting  # and is not tried again
+        assert local.process_id is None
 
     async def test_closing_does_not_wait_for_a_process_that_is_stuck(self, local: LocalProvider) -> None:
         stuck = local.process_id
@@ -291,9 +324,11 @@ import asyncio, os, warnings
 from devsynth_providers import LocalProvider
 provider = LocalProvider(threads=1, context_size=256)
 print(asyncio.run(provider.generate("hi", max_tokens=2)) != "")
+asyncio.run(provider.warm_up())
 child = os.fork()
 if child == 0:
     ok = provider.count_tokens("hello world") == 2
+    asyncio.run(provider.warm_up())
     asyncio.run(provider.aclose())
     os._exit(0 if ok else 1)
 print(os.waitpid(child, 0)[1] == 0, provider.count_tokens("hello world") == 2)

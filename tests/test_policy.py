@@ -137,6 +137,36 @@ def test_embeddings_stay_in_the_vector_space_of_the_first_that_fits() -> None:
     assert {each.model: each.code for each in plan.rejected} == {"chatty": "lacks_ability", "b": "other_vector_space"}
 
 
+def test_limits_choose_within_the_vector_space_and_never_another_one() -> None:
+    dear, same, other = model("dear", model="e5", price=PRICED), model("same", model="e5"), model("other")
+    asked = Facts(needs=frozenset(("embeddings",)), input_tokens=1000, limits=Limits(max_cost_usd=0.001))
+    assert policy(dear, other, same).plan(asked).models == ("same",)
+    with pytest.raises(NoModelFits, match="other_vector_space"):
+        policy(dear, other).plan(asked)
+    away = Conditions(unavailable={"dear": "no key", "same": "no key"})
+    assert policy(dear, other, same).plan(asked, away).models == ("other",)
+
+
+def test_texts_to_embed_need_not_fit_a_window_together() -> None:
+    small = policy(model(context_window=50))
+    many = EmbedRequest(texts=("word " * 30,) * 500)
+    plan = small.plan(Facts.of(many, TaskAnalyzer()))
+    assert plan.input_tokens > 10_000
+    with pytest.raises(NoModelFits, match="window_too_small"):
+        small.plan(Facts.of(EmbedRequest(texts=("word " * 60,)), TaskAnalyzer()))
+
+
+def test_the_packaged_policy_embeds_all_texts_in_one_space() -> None:
+    from devsynth_providers.policy.file import load_policy
+
+    hard = "Design a distributed consensus algorithm, prove that it is consistent, and compare the trade-offs."
+    requests = (EmbedRequest(texts=("a cat",)), EmbedRequest(texts=(hard,)), EmbedRequest(texts=("x",), task="design"))
+    balanced = load_policy("balanced")
+    plans = [balanced.plan(Facts.of(request, TaskAnalyzer())) for request in requests]
+    assert {plan.rule for plan in plans} == {"everyday", "demanding", "design"}
+    assert {plan.models[0] for plan in plans} == {"text-embedding-3-small"}
+
+
 def test_what_a_request_needs_is_read_off_it() -> None:
     analyzer = TaskAnalyzer()
     tools = ChatRequest.of("hi", tools=[{"type": "function"}], response_format={"type": "json_object"})

@@ -117,6 +117,10 @@ def test_a_server_of_ones_own_does_not_get_the_price_of_the_model_it_is_named_af
             "models: {a: {provider: stub, price: {input_usd_per_1k: 1}}}\nrules: [{name: x, models: a}]",
             "1:38: unknown key 'input_usd_per_1k'; did you mean 'input_usd_per_1m'?",
         ),
+        (
+            'models: {x: {provider: openai, price: catalogue, base_url: "http://x/v1"}}\nrules: [{name: x, models: x}]',
+            "1:39: the catalogue knows no prices of servers of one's own; state it, or say free",
+        ),
         ("models: {a: {provider: stub, abilities: [tool]}}\nrules: [{name: x, models: a}]", "did you mean 'tools'?"),
         ("models: {a: {provider: stub}, a: {provider: stub}}\nrules: [{name: x, models: a}]", "1:31: 'a' is here twice"),
         ("models: &m {}\nrules: []", "1:9: not YAML: anchors and aliases are not allowed"),
@@ -163,6 +167,14 @@ def test_a_file_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Path
         load_policy(tmp_path / "missing.yaml")
     with pytest.raises(PolicyError, match="can not be read"):
         load_policy(tmp_path)
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_packaged_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "local").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_policy("local").name == "local"
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

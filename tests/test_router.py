@@ -177,9 +177,18 @@ async def test_with_none_configured_it_says_so_at_once() -> None:
     assert router.count_tokens("hello there") > 0
 
 
-def test_a_provider_for_a_model_that_the_policy_does_not_have_is_a_mistake() -> None:
-    with pytest.raises(ConfigurationError, match="no model called z"):
-        Router(policy(model("a")), {"z": ScriptedProvider()})
+async def test_a_model_that_can_not_be_warmed_up_leaves_the_others_to_answer() -> None:
+    class Broken(ScriptedProvider):
+        @override
+        async def warm_up(self) -> None:
+            raise d.ModelNotFound("it is broken")
+
+    broken = Broken(d.ModelNotFound("it is broken"))
+    async with two(broken, ScriptedProvider("from b")) as router:
+        assert await router.generate("hi") == "from b"
+    with pytest.raises(d.ModelNotFound):
+        async with Router(policy(model("a")), {"a": Broken()}):
+            pass
 
 
 class Parrot(ProviderPort):
@@ -199,6 +208,49 @@ class Parrot(ProviderPort):
             yield Chunk(f"{self.model.name}: {request.text}", finish_reason="stop")
 
         return await Reply.open(self.model, chunks())
+
+
+class Renamed(Parrot):
+    """Calls its model otherwise than the policy does."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(Model(name="another name", provider=model.provider))
+
+
+async def test_a_class_that_calls_its_model_otherwise_answers_by_the_name_in_the_policy() -> None:
+    registry = ProviderRegistry()
+    registry.register("own", Renamed)
+    answer = await Router(policy(model("m", provider="own")), registry=registry).complete("hi")
+    assert (answer.text, answer.model, answer.cost_basis) == ("another name: hi", "m", "free")
+
+
+def test_a_policy_made_in_code_is_checked_too() -> None:
+    wrong = Policy(models={"a": model("a")}, rules=(Rule(name="all", models=("a", "z")),))
+    with pytest.raises(ConfigurationError, match="rule 'all' names z, which is no model"):
+        Router(wrong)
+
+
+async def test_its_window_is_known_even_if_the_models_of_its_last_rule_are_not() -> None:
+    rules = (Rule(name="r", when=When(task=("t",)), models=("b",)), Rule(name="rest", models=("a",)))
+    models = {"a": Model(name="a", provider="openai"), "b": model("b")}
+    router = Router(Policy(models=models, rules=rules), {"b": ScriptedProvider("b")})
+    assert router.max_context_size == 8192
+    assert await router.generate("hi", task="t") == "b"
+
+
+def test_times_are_counted_from_the_call_to_the_router() -> None:
+    async def main() -> None:
+        slow = ScriptedProvider((30.0, ProviderUnavailable("down")))
+        answer = await two(slow, ScriptedProvider((5.0, "ok")), retry=Retry(attempts=1)).complete("hi")
+        assert answer.latency_s == pytest.approx(35)
+        assert [attempt.latency_s for attempt in answer.attempts] == [pytest.approx(30), pytest.approx(5)]
+
+    run_virtually(main())
+
+
+def test_a_provider_for_a_model_that_the_policy_does_not_have_is_a_mistake() -> None:
+    with pytest.raises(ConfigurationError, match="no model called z"):
+        Router(policy(model("a")), {"z": ScriptedProvider()})
 
 
 async def test_a_class_of_ones_own_serves_by_the_name_it_is_registered_under(ask: Ask, tmp_path: Path) -> None:
@@ -266,7 +318,41 @@ async def test_cancelling_a_call_closes_it_and_asks_nobody_else() -> None:
     assert (first.closed, second.requests) == (1, [])
 
 
+def test_a_provider_used_alone_keeps_its_deadline_over_all_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(d.OpenAIProvider):
+        @override
+        def _connect(self, model: Model, key: str, timeouts: Timeouts) -> ProviderPort:
+            return ScriptedProvider(*[(40.0, ProviderUnavailable("down"))] * 3, model=model)
+
+    async def main() -> None:
+        with pytest.raises((ProviderTimeout, ProviderUnavailable)):
+            await Slow("m", api_key="k", timeout=60).generate("hi")
+        assert asyncio.get_running_loop().time() == pytest.approx(60)
+
+    run_virtually(main())
+
+
+async def test_a_provider_used_alone_holds_the_ceiling_too(server: Any) -> None:
+    dear = d.OpenAIProvider(model("m", price=PRICED), base_url=server.url, api_key="k")
+    with pytest.raises(d.BudgetExceeded):
+        await dear.generate("hi", max_cost_usd=0.000001)
+    assert server.requests == []
+
+
 class TestSync:
+    def test_a_stream_that_is_dropped_anywhere_is_closed_and_nothing_hangs(self) -> None:
+        provider = ScriptedProvider(("a", "b"), ("c", "d"))
+        router = two(provider, ScriptedProvider())
+        left = router.sync.generate_stream("hi")
+        assert next(left) == "a"
+        router.sync._running().call_soon_threadsafe(left.close)  # type: ignore[attr-defined]  # as a collector might
+        after = router.sync.generate_stream("hi")
+        assert next(after) == "c"
+        router.sync.close()
+        after.close()  # type: ignore[attr-defined]
+        assert provider.closed == 2
+        assert "devsynth-providers" not in [thread.name for thread in threading.enumerate()]
+
     def test_it_needs_no_event_loop(self) -> None:
         router = two(ScriptedProvider("one", ("t", "w", "o"), "r"), ScriptedProvider())
         assert router.sync.generate("hi") == "one"

@@ -20,11 +20,13 @@ from devsynth_providers import (
     NoModelFits,
     ProviderUnavailable,
     RateLimitError,
+    RequestRejected,
     Retry,
     Router,
     StreamInterrupted,
     Usage,
     telemetry,
+    turns,
 )
 from devsynth_providers.testing import ScriptedProvider
 
@@ -211,16 +213,24 @@ async def test_no_content_reaches_a_span(ask: Ask, spans: Spans) -> None:
     assert all(SECRET not in span.to_json() for span in spans())
 
 
+async def test_nor_does_what_a_provider_says_about_it(ask: Ask, spans: Spans) -> None:
+    with pytest.raises(RequestRejected):
+        await ask(router(ScriptedProvider(RequestRejected(f"invalid prompt: {SECRET}", status=400, code="bad"))))
+    assert all(SECRET not in span.to_json() for span in spans())
+    assert spans()[1].status.description == "rejected (HTTP 400, bad)"
+
+
 async def test_time_spent_waiting_for_a_turn_is_told_apart(spans: Spans) -> None:
     class Queued(ScriptedProvider):
         async def send(self, request: Any) -> Any:  # type: ignore[explicit-override]
-            telemetry.waited(1.5)
+            turns.waiting()
+            turns.begun(1.5)
             return await super().send(request)
 
     answer = await router(Queued("x")).complete("hi")
     assert answer.attempts[0].wait_s == 1.5
     assert facts(spans()[1])["devsynth.attempt.wait_s"] == 1.5
-    telemetry.waited(9)  # outside of any attempt: nobody's
+    turns.begun(9)  # outside of any attempt: nobody's
 
 
 SCRIPT = """

@@ -24,8 +24,9 @@ from .helpers import PRICED
         ({"temperature": float("nan")}, "temperature must be between 0 and 2"),
         ({"max_tokens": 0}, "max_tokens must be positive"),
         ({"top_p": 1.5}, "top_p must be between 0 and 1"),
-        ({"max_cost_usd": -1}, "max_cost_usd must be 0 or more"),
-        ({"max_latency_s": float("nan")}, "max_latency_s must be 0 or more"),
+        ({"max_cost_usd": -1}, "max_cost_usd must be a number from 0 on"),
+        ({"max_cost_usd": float("inf")}, "max_cost_usd must be a number from 0 on"),
+        ({"max_latency_s": float("nan")}, "max_latency_s must be a number from 0 on"),
         ({"max_cost": 1}, "unknown option 'max_cost'; did you mean 'max_cost_usd'"),
         ({"temprature": 1}, "did you mean 'temperature'"),
         ({"messages": [{"role": "robot", "content": ""}]}, "a message's role is one of"),
@@ -63,7 +64,7 @@ def test_a_request_is_made_from_what_callers_write() -> None:
         tags=("x",),
         max_cost_usd=0.1,
         seed=7,
-        exotic=True,  # type: ignore[call-arg]
+        min_tokens=3,  # type: ignore[call-arg]
     )
     assert [(m.role, m.content) for m in request.messages] == [
         ("system", "Be brief."),
@@ -73,7 +74,7 @@ def test_a_request_is_made_from_what_callers_write() -> None:
     ]
     assert request.limits == d.Limits(max_cost_usd=0.1)
     assert (request.task, request.tags, request.stop) == ("review", ("x",), ("END",))
-    assert request.parameters == {"seed": 7, "exotic": True}
+    assert request.parameters == {"seed": 7, "min_tokens": 3}
     assert request.call == Call()
 
 

@@ -27,14 +27,14 @@ _SIMPLE = re.compile(
     r"|define|list|capital of|hello|hi|thanks?|say)\b",
     re.IGNORECASE,
 )
-_STEP = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+\S", re.MULTILINE)
+_STEP = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+\S", re.MULTILINE)
 _SEQUENCE = re.compile(r"\b(first|then|next|after that|finally|step by step|also|additionally)\b", re.IGNORECASE)
 _CONSTRAINT = re.compile(
     r"\b(must(?: not)?|should|at (?:most|least)|without|only|ensure|never|always|exactly|no more than|requirements?)\b",
     re.IGNORECASE,
 )
 _CODE = re.compile(
-    r"```|^\s{4,}\S|[{};]\s*$|\b(?:def|class|import|function|return|SELECT|const|struct)\b", re.MULTILINE
+    r"```|^[ \t]{4,}\S|[{};][ \t]*$|\b(?:def|class|import|function|return|SELECT|const|struct)\b", re.MULTILINE
 )
 _MATH = re.compile(
     r"\\(?:frac|sum|int|sqrt|begin)|[∑∫√≤≥∀∃]|\b(?:theorem|integral|derivative|matrix|probability)\b", re.I

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from .. import telemetry
+from ..errors import ProviderError
 from ..router import Router
 from ..types import ChatRequest, Response
 from .spans import SpanTree
@@ -43,7 +45,7 @@ async def ask(question: Question) -> None:
     try:
         plan = router.plan(request)
         aside.print(f"{plan}\n", style="dim", markup=False, soft_wrap=True)
-        with aside.status("loading the model"):
+        with aside.status("loading the model"), contextlib.suppress(ProviderError):  # asking it will say what is wrong
             await router.providers[plan.models[0]].warm_up()
         async with await router.send(request) as reply:
             async for chunk in reply:

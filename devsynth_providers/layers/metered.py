@@ -7,15 +7,16 @@ from typing_extensions import override
 from ..analysis import estimate_tokens
 from ..errors import BudgetExceeded
 from ..reply import Reply
-from ..types import ChatRequest, Request, Usage
+from ..types import ChatRequest, Request
 from .wrapper import Wrapper
 
 
 class Metered(Wrapper):
     """Let an attempt begin only if the request can still pay for the worst it may cost.
 
-    The worst is the whole prompt and as many tokens of answer as were asked for. What failed attempts have cost
-    is in the request already; a model whose price is not known can promise nothing, and is refused.
+    The worst is the whole prompt and as many tokens of answer as were asked for, each of the dearest class. What
+    failed attempts may have cost is in the request already; a model whose price is not known can promise nothing, and
+    is refused.
     """
 
     @override
@@ -27,7 +28,7 @@ class Metered(Wrapper):
 
     def _check(self, request: Request, ceiling_micros: int) -> None:
         output_tokens = request.max_tokens if isinstance(request, ChatRequest) else 0
-        worst = self.model.cost_micros(Usage(estimate_tokens(request.text), output_tokens))
+        worst = self.model.worst_micros(estimate_tokens(request.text), output_tokens)
         if worst is None:
             raise BudgetExceeded(f"{self.model.name} has no known price, and the request has a cost ceiling")
         if request.call.spent_micros + worst > ceiling_micros:

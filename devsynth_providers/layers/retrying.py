@@ -53,7 +53,7 @@ class Retrying(Wrapper):
 
     def _wait_s(self, attempt: int, error: ProviderError, request: Request) -> float | None:
         """How long to wait before asking again, or ``None`` if it is no use."""
-        if not error.retryable or attempt == self.retry.attempts:
+        if not error.retryable or attempt >= self.retry.attempts:
             return None
         wait_s = self._jitter.uniform(0, min(self.retry.cap_s, self.retry.initial_s * 2 ** (attempt - 1)))
         asked: float = getattr(error, "retry_after_s", None) or 0.0

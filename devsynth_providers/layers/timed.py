@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from typing_extensions import override
 
+from .. import turns
 from ..errors import ProviderTimeout
 from ..port import ProviderPort
 from ..reply import Reply
@@ -18,9 +19,9 @@ class Timed(Wrapper):
     """Give up when the answer has not begun in time, stalls, or is not whole by the deadline.
 
     Three of the four clocks are here; the fourth, ``connect_s``, belongs to whoever opens the connection. The
-    first-content clock runs for streams only: a whole answer begins when it is done. Keep-alives, and pieces
-    with only a role in them, stop no clock. The deadline is the request's own where that comes sooner. All
-    clocks are the event loop's, so that a test can bring a loop with a clock of its own.
+    first-content clock runs for streams only: a whole answer begins when it is done. Keep-alives, and pieces with only
+    a role in them, stop no clock; waiting for one's turn in a queue stops that of the first content. All clocks are
+    the event loop's, so that a test can bring a loop with a clock of its own.
     """
 
     def __init__(self, inner: ProviderPort, timeouts: Timeouts = Timeouts()) -> None:
@@ -36,12 +37,13 @@ class Timed(Wrapper):
             begun_by = min(deadline, now + self.timeouts.first_token_s)
         try:
             async with asyncio.timeout_at(begun_by) as clock:
-                reply = await self.inner.send(request)
+                with turns.heard_by(_FirstContent(clock, begun_by - now, deadline)):
+                    reply = await self.inner.send(request)
         except TimeoutError:
             if not clock.expired():
                 raise
-            what = "no whole answer" if begun_by == deadline else "no first token"
-            raise self._late(f"{what} after {begun_by - now:.3g} s") from None
+            what = "no whole answer" if clock.when() == deadline else "no first token"
+            raise self._late(f"{what} after {asyncio.get_running_loop().time() - now:.3g} s") from None
         return reply.through(self._paced(deadline))
 
     def _paced(self, deadline: float) -> Callable[[AsyncGenerator[Chunk, None]], AsyncGenerator[Chunk, None]]:
@@ -68,3 +70,22 @@ class Timed(Wrapper):
 
     def _late(self, message: str) -> ProviderTimeout:
         return ProviderTimeout(message, provider=self.model.provider, model=self.model.name)
+
+
+class _FirstContent:
+    """The clock of the first content, which stands still while the call waits for its turn."""
+
+    def __init__(self, clock: asyncio.Timeout, allowed_s: float, deadline: float) -> None:
+        self._clock = clock
+        self._allowed_s = allowed_s
+        self._deadline = deadline
+
+    def waiting(self) -> None:
+        self._set(self._deadline)
+
+    def begun(self, wait_s: float) -> None:
+        self._set(asyncio.get_running_loop().time() + self._allowed_s)
+
+    def _set(self, when: float) -> None:
+        if not self._clock.expired():
+            self._clock.reschedule(min(when, self._deadline))

@@ -10,7 +10,7 @@ from .. import telemetry
 from ..analysis import estimate_tokens
 from ..errors import DevSynthError, ProviderError
 from ..reply import Reply
-from ..types import Attempt, Request, Usage
+from ..types import Attempt, ChatRequest, Request, Usage
 from .wrapper import Wrapper
 
 
@@ -46,9 +46,15 @@ class Traced(Wrapper):
     def _attempt(
         self, request: Request, started: float, wait_s: float, error: BaseException | None, reply: Reply | None = None
     ) -> Attempt:
-        usage = None if reply is None else reply.reported_usage
-        if usage is None:
-            usage = _estimate(request, reply) if _may_be_billed(error) else Usage()
+        usage = getattr(error, "usage", None) if reply is None else reply.reported_usage
+        worst = None
+        if usage is None and _may_be_billed(error):
+            usage = _estimate(request, reply)
+            if error is not None:
+                asked = request.max_tokens if isinstance(request, ChatRequest) else 0
+                worst = self.model.worst_micros(usage.input_tokens, asked)
+        usage = usage or Usage()
+        cost_micros = self.model.cost_micros(usage)
         return Attempt(
             number=request.call.attempt,
             reason=request.call.reason,
@@ -58,8 +64,9 @@ class Traced(Wrapper):
             wait_s=wait_s,
             first_token_s=None if reply is None or reply.begun is None else reply.begun - started,
             usage=usage,
-            cost_micros=self.model.cost_micros(usage),
+            cost_micros=cost_micros,
             cost_basis=self.model.cost_basis(usage),
+            worst_micros=cost_micros if worst is None else worst,
             finish_reason=None if reply is None else reply.finish_reason,
             error=_kind(error),
             error_message=str(error) if isinstance(error, DevSynthError) else "",

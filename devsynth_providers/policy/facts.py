@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from ..analysis import TaskAnalyzer, estimate_tokens
-from ..types import ChatRequest, Evidence, Limits, Request
+from ..types import ChatRequest, EmbedRequest, Evidence, Limits, Request
 
 EXPECTED_OUTPUT_TOKENS = 300
 """How long an answer is taken to be where more is allowed: an assumption, to be replaced by what is measured."""
@@ -22,6 +22,8 @@ class Facts:
     task: str | None = None
     needs: frozenset[str] = frozenset(("chat",))
     input_tokens: int = 0
+    longest_text_tokens: int | None = None
+    """Of texts to embed, which need not fit a window together, the tokens of the longest."""
     max_output_tokens: int = 0
     limits: Limits = Limits()
 
@@ -30,12 +32,14 @@ class Facts:
         judged = analyzer.analyze(request.task_text)
         whole = request.text
         tokens = judged.input_tokens if whole == request.task_text else estimate_tokens(whole)
+        longest = max(map(estimate_tokens, request.texts)) if isinstance(request, EmbedRequest) else None
         return cls(
             complexity=judged.complexity,
             evidence=judged.evidence,
             task=request.task,
             needs=request.needs,
             input_tokens=tokens,
+            longest_text_tokens=longest,
             max_output_tokens=request.max_tokens if isinstance(request, ChatRequest) else 0,
             limits=request.limits,
         )

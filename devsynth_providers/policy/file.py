@@ -75,11 +75,13 @@ def parse_policy(
 
 def _find(source: str | Path) -> Path:
     path = Path(source)
-    if path.exists():
-        return path
     named = PACKAGED / f"{source}.yaml"
-    if named.exists():
+    if path.is_file():
+        return path
+    if named.is_file():
         return named
+    if path.exists():
+        return path  # a folder: reading it says what is wrong
     names = packaged_names()
     near = difflib.get_close_matches(str(source), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"packaged policies: {', '.join(names)}"
@@ -124,7 +126,10 @@ def _spell_out(document: Document, name: str) -> None:
 
 def _must_be_priced(document: Document, key: str, model: Mapping[str, Any]) -> None:
     entry = catalogue.find(str(model.get("provider")), str(model.get("model") or key))
-    if entry is None or entry.price is None:
+    if "base_url" in model:
+        problem = "the catalogue knows no prices of servers of one's own; state it, or say free"
+        document.problems.append(Problem(problem, *document.place(("models", key, "price"))))
+    elif entry is None or entry.price is None:
         document.problems.append(
             Problem(f"the catalogue has no price of {key!r}", *document.place(("models", key, "price")))
         )

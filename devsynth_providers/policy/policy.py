@@ -5,7 +5,7 @@ No I/O, no clock, no randomness. What it returns is what ``explain`` prints and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -46,16 +46,15 @@ class Policy:
         limits = facts.limits.tightest(rule)
         candidates: list[Candidate] = []
         rejected: list[Rejection] = []
+        space = _vector_space([self.models[name] for name in rule.models], facts, conditions)
         for name in rule.models:
             candidate = _candidate(self.models[name], facts)
-            refusal = _refusal(candidate, facts, limits, conditions)
+            refusal = _refusal(candidate, facts, limits, conditions) or _other_space(candidate.model, space)
             if refusal is None:
                 candidates.append(candidate)
             else:
                 rejected.append(Rejection(name, *refusal))
         candidates = _ordered(candidates, rule.prefer)
-        if "embeddings" in facts.needs:
-            candidates = _one_space(candidates, rejected)
         if not candidates:
             raise NoModelFits(f"no model of rule {rule.name!r} of policy {self.name!r} can take this request", rejected)
         return Plan(
@@ -74,15 +73,14 @@ def _candidate(model: Model, facts: Facts) -> Candidate:
     expected = facts.expected_output_tokens
     return Candidate(
         model=model,
-        cost_usd=_usd(model, Usage(facts.input_tokens, expected)),
-        worst_cost_usd=_usd(model, Usage(facts.input_tokens, facts.max_output_tokens)),
+        cost_usd=_usd(model.cost_micros(Usage(facts.input_tokens, expected))),
+        worst_cost_usd=_usd(model.worst_micros(facts.input_tokens, facts.max_output_tokens)),
         latency_s=None if model.latency is None else model.latency.estimate_s(expected),
         first_token_s=None if model.latency is None else model.latency.first_token_s,
     )
 
 
-def _usd(model: Model, usage: Usage) -> float | None:
-    micros = model.cost_micros(usage)
+def _usd(micros: int | None) -> float | None:
     return None if micros is None else micros / 1_000_000
 
 
@@ -102,7 +100,8 @@ def _refusal(candidate: Candidate, facts: Facts, limits: Limits, conditions: Con
 
 
 def _too_small(model: Model, facts: Facts) -> tuple[str, str] | None:
-    needed = facts.input_tokens + facts.max_output_tokens
+    at_once = facts.input_tokens if facts.longest_text_tokens is None else facts.longest_text_tokens
+    needed = at_once + facts.max_output_tokens
     if model.context_window is not None and needed > model.context_window:
         return "window_too_small", f"needs {needed} tokens, its window holds {model.context_window}"
     if model.max_output_tokens is not None and facts.max_output_tokens > model.max_output_tokens:
@@ -155,12 +154,18 @@ def _ordered(candidates: list[Candidate], prefer: Order) -> list[Candidate]:
             return candidates
 
 
-def _one_space(candidates: list[Candidate], rejected: list[Rejection]) -> list[Candidate]:
-    """Only the models whose vectors can be compared with those of the first."""
-    kept = [each for each in candidates if each.model.id == candidates[0].model.id]
-    rejected += [
-        Rejection(each.model.name, "other_vector_space", f"its vectors can not be compared with {kept[0].model.name}'s")
-        for each in candidates
-        if each not in kept
-    ]
-    return kept
+def _vector_space(models: Sequence[Model], facts: Facts, conditions: Conditions) -> Model | None:
+    """For embeddings, the model whose vector space the rule uses: the first that can embed and is configured.
+
+    Limits have no say in it: vectors made under a tighter limit must be comparable with all the others.
+    """
+    if "embeddings" not in facts.needs:
+        return None
+    able = (m for m in models if "embeddings" in (m.abilities or CHAT) and m.name not in conditions.unavailable)
+    return next(able, None)
+
+
+def _other_space(model: Model, space: Model | None) -> tuple[str, str] | None:
+    if space is None or model.id == space.id:
+        return None
+    return "other_vector_space", f"its vectors can not be compared with {space.name}'s"

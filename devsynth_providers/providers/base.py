@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from .. import catalogue
 from ..errors import ConfigurationError
+from ..layers.metered import Metered
 from ..layers.retrying import Retrying
 from ..layers.timed import Timed
 from ..layers.traced import Traced
@@ -29,9 +30,9 @@ NO_KEY = "no-key"
 class BaseProvider(Wrapper):
     """One model behind LiteLLM. A subclass says, as data, what is different about its provider.
 
-    *model* is a name or a ``Model``; *retry_attempts* counts all attempts, the first too; *timeout* is the deadline
-    for an answer in seconds, or all four clocks. Where a setting is not given, the environment is asked. Raises
-    ``ConfigurationError`` if a key is missing, before anything is opened.
+    *model* is a name or a ``Model``; *retry_attempts* counts all attempts, the first too; *timeout* is the deadline for
+    an answer over all attempts, in seconds, or all four clocks. Where a setting is not given, the environment is
+    asked. Raises ``ConfigurationError`` if a key is missing, before anything is opened.
     """
 
     provider: ClassVar[str]
@@ -54,10 +55,11 @@ class BaseProvider(Wrapper):
         retry_attempts: int = 3,
         timeout: float | Timeouts = 60,
     ) -> None:
-        timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(total_s=timeout)
+        timeouts = Timeouts.of(timeout)
         facts = self._facts(model, base_url)
         super().__init__(self._connect(facts, self._key(facts, api_key), timeouts))
-        self._layered = Retrying(Traced(Timed(self.inner, timeouts)), Retry(attempts=retry_attempts))
+        self._total_s = timeouts.total_s
+        self._layered = Retrying(Metered(Traced(Timed(self.inner, timeouts))), Retry(attempts=retry_attempts))
 
     @property
     @override
@@ -67,7 +69,7 @@ class BaseProvider(Wrapper):
     @override
     async def send(self, request: Request) -> Reply:
         started = asyncio.get_running_loop().time()
-        return (await self._layered.send(request)).since(started)
+        return (await self._layered.send(request.due(started + self._total_s))).since(started)
 
     def _facts(self, model: str | Model | None, base_url: str | None) -> Model:
         facts = model or _environment(self.model_variables) or self.default_model

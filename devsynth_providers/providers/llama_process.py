@@ -26,8 +26,17 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
-from .. import telemetry
-from ..errors import ContextTooLong, ModelNotFound, ProviderError, ProviderUnavailable, RateLimitError, RequestRejected
+from .. import turns
+from ..errors import (
+    ContextTooLong,
+    InvalidRequest,
+    ModelNotFound,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RateLimitError,
+    RequestRejected,
+)
 
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
@@ -36,6 +45,9 @@ WORKER = Path(__file__).with_name("llama_worker.py")
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 CANCEL_GRACE_S = 2.0
 """How long a running computation may take to stop when it is told to, before its process is killed."""
+
+LOAD_LIMIT_S = 600.0
+"""How long loading a model may take before its process is given up."""
 
 _ERRORS: dict[str, type[ProviderError]] = {
     "too_long": ContextTooLong,
@@ -61,6 +73,7 @@ class LlamaProcess:
         """Begin with nothing: no process, no thread, no caller. In a forked child, whose threads stayed behind."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed: subprocess.Popen[bytes] | None = None
         self._listeners: dict[int, Listener] = {}
         self._sent: dict[int, subprocess.Popen[bytes]] = {}
         self._begun: set[int] = set()
@@ -73,13 +86,14 @@ class LlamaProcess:
         inbox: asyncio.Queue[Event] = asyncio.Queue()
         asked = loop.time()
         number = self._post(request, lambda event: _hand_over(loop, inbox, event))
+        turns.waiting()
         try:
             while True:
                 event = await inbox.get()
                 if "error" in event:
                     raise self._error(event)
                 if "begin" in event:
-                    telemetry.waited(loop.time() - asked)
+                    turns.begun(loop.time() - asked)
                     continue
                 yield event
                 if "done" in event:
@@ -89,10 +103,17 @@ class LlamaProcess:
 
     def count(self, text: str) -> int:
         """How many tokens *text* is to this model. Blocks: for a moment, or until the model is loaded."""
+        if not isinstance(text, str):
+            raise InvalidRequest(f"only text has tokens to count, not {type(text).__name__}")
         answer: Future[Event] = Future()
         number = self._post({"do": "count", "text": text}, answer.set_result)
         try:
-            event = answer.result()
+            event = answer.result(LOAD_LIMIT_S)
+        except TimeoutError:
+            self.abandon()
+            raise ProviderTimeout(
+                f"the local model: no sign of life for {LOAD_LIMIT_S:g} s", provider="local", model=self._name
+            ) from None
         finally:
             self._leave(number)
         if "error" in event:
@@ -107,6 +128,7 @@ class LlamaProcess:
         """End the process, and the calls it has. Blocks until it is gone. The next request starts another."""
         with self._lock:
             writer, self._writer = self._writer, None
+            self._closed = self._process
         if writer is None:
             return
         writer.stop()
@@ -115,8 +137,10 @@ class LlamaProcess:
         if process is not None and writer.thread.is_alive():  # at loading, or held up by a process that reads no more
             process.kill()
         writer.thread.join()
+        if process is None:
+            process = self._process
         with self._lock:
-            process, self._process = self._process, None
+            self._process = None
         if process is not None:
             _end(process)
 
@@ -135,6 +159,10 @@ class LlamaProcess:
         return None if process is None else process.pid
 
     def _post(self, request: Event, listener: Listener) -> int:
+        try:
+            json.dumps(request)
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"the request can not be written as JSON: {error}") from None
         with self._lock:
             if len(self._listeners) >= self._waiting:
                 raise RateLimitError(
@@ -155,7 +183,8 @@ class LlamaProcess:
             process = self._sent.get(number)
             if process is None or self._writer is None:  # not sent yet: the writer will see that nobody wants it
                 return
-            if number in self._begun:
+            busy = any(self._sent.get(other) is process for other in self._begun)
+            if number in self._begun or not busy:  # else it is only another's turn, and this one will be passed over
                 timer = self._overdue[number] = threading.Timer(CANCEL_GRACE_S, process.kill)
                 timer.daemon = True
                 timer.start()
@@ -170,7 +199,8 @@ class LlamaProcess:
             elif number not in self._listeners:
                 return
             elif stopped.is_set():
-                raise OSError("closed")
+                self._deliver({"id": number, "error": "its provider was closed", "kind": "closed"})
+                return
             else:
                 process = self._process or self._start()
                 with self._lock:
@@ -183,6 +213,8 @@ class LlamaProcess:
             self._deliver({"id": number, "error": f"its process is gone: {error}", "kind": "died"})
         except ModelNotFound as error:
             self._deliver({"id": number, "error": str(error), "kind": "load"})
+        except Exception as error:  # noqa: BLE001 - this thread serves everybody, and must outlive any one request
+            self._deliver({"id": number, "error": f"{type(error).__name__}: {error}", "kind": "died"})
 
     def _start(self) -> subprocess.Popen[bytes]:
         # -P: the folder of the script is no place to import from, it has a module called openai.
@@ -193,6 +225,7 @@ class LlamaProcess:
             stderr=subprocess.PIPE,
             env={name: value for name, value in os.environ.items() if not SECRET.search(name)},
             bufsize=0,
+            start_new_session=True,  # Ctrl-C is for us; the process leaves when its input ends
         )
         assert process.stdout is not None
         self._process = process
@@ -201,7 +234,11 @@ class LlamaProcess:
         listening.start()
         answers = io.BufferedReader(cast("io.RawIOBase", process.stdout))
         _send(process, self._settings)
+        deadline = threading.Timer(LOAD_LIMIT_S, process.kill)
+        deadline.daemon = True
+        deadline.start()
         loaded = answers.readline()
+        deadline.cancel()
         event = json.loads(loaded) if loaded else {"error": "its process ended while loading it"}
         if "error" in event:
             self._process = None
@@ -227,8 +264,11 @@ class LlamaProcess:
         last = f" ({said[-1]})" if said else ""
         with self._lock:
             orphans = [number for number, its in self._sent.items() if its is process]
+        event = {"error": f"its process ended: {why}{last}", "kind": "died"}
+        if self._closed is process:
+            event = {"error": "its provider was closed", "kind": "closed"}
         for number in orphans:
-            self._deliver({"id": number, "error": f"its process ended: {why}{last}", "kind": "died"})
+            self._deliver({"id": number, **event})
 
     def _deliver(self, event: Event) -> None:
         number = event["id"]
@@ -250,6 +290,7 @@ class LlamaProcess:
         error = kind(f"the local model: {event['error']}", provider="local", model=self._name)
         if isinstance(error, ContextTooLong):
             error.context_window = event.get("context_window")
+        error.retryable = error.retryable and event.get("kind") != "closed"
         return error
 
 
@@ -280,7 +321,8 @@ def _after_fork() -> None:
         each.forget()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, inbox: asyncio.Queue[Event], event: Event) -> None:

@@ -14,10 +14,10 @@ When the other side is gone, so is this process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
-import resource
 import sys
 import threading
 from collections.abc import Iterator
@@ -87,7 +87,10 @@ class Worker:
             if "cancel" in request:
                 self._cancelled.add(request["cancel"])
             elif request["do"] == "count":
-                self.say(id=request["id"], done={"tokens": len(self._tokens(request["text"], special=False))})
+                try:
+                    self.say(id=request["id"], done={"tokens": len(self._tokens(request["text"], special=False))})
+                except Exception as error:
+                    self.say(id=request["id"], error=f"{type(error).__name__}: {error}", kind="failed")
             else:
                 self._todo.put(request)
         os._exit(0)
@@ -203,7 +206,12 @@ _SAMPLING = frozenset(
 
 def main() -> None:
     """Load the model that the first line names, say so, and serve."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected of native code; gigabytes of core are not
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        resource.setrlimit(
+            resource.RLIMIT_CORE, (0, 0)
+        )  # of native code a crash is expected, gigabytes of core are not
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     lines = sys.stdin.buffer

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -17,7 +16,7 @@ from ..errors import ConfigurationError, RequestRejected
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import FREE, ChatRequest, Model, Request, Timeouts
-from ._litellm import custom
+from ._litellm import custom, load
 from ._litellm.unified import Unified
 from .base import BaseProvider
 from .llama_process import LlamaProcess
@@ -99,7 +98,6 @@ class _LocalWire(Unified):
     def __init__(self, model: Model, engine: LlamaProcess) -> None:
         super().__init__(model, target=custom.enlist(engine))
         self._engine = engine
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="devsynth-local")
         weakref.finalize(self, engine.abandon)
 
     @override
@@ -116,11 +114,24 @@ class _LocalWire(Unified):
     @override
     async def warm_up(self) -> None:
         await super().warm_up()
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.load)
+        await load.in_thread(self._engine.load)
 
     @override
     async def aclose(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.close)
+        await load.in_thread(self._engine.close)
+
+    @override
+    def _parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        given = {**parameters, **(parameters.get("extra_body") or {})}
+        given.pop("extra_body", None)
+        if unknown := given.keys() - custom.PARAMETERS:
+            known = ", ".join(sorted(custom.PARAMETERS))
+            raise RequestRejected(
+                f"local models do not take {', '.join(sorted(unknown))}; they take {known}",
+                provider="local",
+                model=self.model.name,
+            )
+        return given
 
     @override
     def _said(self, answer: object) -> str:

@@ -55,6 +55,8 @@ class Attempt:
     usage: Usage = Usage()
     cost_micros: int | None = 0
     cost_basis: CostBasis = "computed"
+    worst_micros: int | None = 0
+    """What it may have cost at most, where that is not known: an attempt that broke off may have been billed whole."""
     finish_reason: str | None = None
     error: str | None = None
     """The kind of the error it ended with, as in the trace; ``None`` if it answered."""

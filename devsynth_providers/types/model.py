@@ -81,6 +81,13 @@ class Price:
                 picos += tokens * _picos(parent if own is None else own)
         return -(-picos // PICOS_PER_MICRO)
 
+    def worst_micros(self, input_tokens: int, output_tokens: int) -> int:
+        """What so many tokens cost at most, in millionths of a dollar: each of the dearest class it can be of."""
+        dearest_input = max(self.input_usd_per_1m, self.cached_input_usd_per_1m or 0, self.cache_write_usd_per_1m or 0)
+        dearest_output = max(self.output_usd_per_1m, self.reasoning_usd_per_1m or 0)
+        picos = input_tokens * _picos(dearest_input) + output_tokens * _picos(dearest_output)
+        return -(-picos // PICOS_PER_MICRO)
+
 
 FREE = Price(input_usd_per_1m=0.0, output_usd_per_1m=0.0)
 
@@ -131,6 +138,10 @@ class Model:
     def cost_micros(self, usage: Usage) -> int | None:
         """What *usage* costs in millionths of a dollar, or ``None`` where the price is not known."""
         return None if self.price is None else self.price.cost_micros(usage)
+
+    def worst_micros(self, input_tokens: int, output_tokens: int) -> int | None:
+        """What so many tokens cost at most, in millionths of a dollar, or ``None`` where the price is not known."""
+        return None if self.price is None else self.price.worst_micros(input_tokens, output_tokens)
 
     def cost_basis(self, usage: Usage) -> CostBasis:
         """How the cost of *usage* is known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
@@ -77,8 +78,8 @@ class Limits:
     def __post_init__(self) -> None:
         for each in fields(Limits):
             value = getattr(self, each.name)
-            if value is not None and not value >= 0:  # also refuses NaN
-                raise InvalidRequest(f"{each.name} must be 0 or more, not {value!r}")
+            if value is not None and not 0 <= value < math.inf:  # also refuses NaN
+                raise InvalidRequest(f"{each.name} must be a number from 0 on, not {value!r}")
 
     def tightest(self, other: Limits) -> Limits:
         """Both at once: the smaller ceiling, the higher floor."""
@@ -94,7 +95,7 @@ class Limits:
 class Call:
     """How far a request has come: filled in by the layers, left alone by callers.
 
-    *deadline* is a moment on the event loop's clock; *spent_micros* is what failed attempts have cost so far.
+    *deadline* is a moment on the event loop's clock; *spent_micros* is what failed attempts may have cost at most.
     """
 
     id: str = ""
@@ -144,7 +145,7 @@ class Request:
         return self.on(
             attempt=self.call.attempt + len(failed),
             reason=reason,
-            spent_micros=self.call.spent_micros + sum(attempt.cost_micros or 0 for attempt in failed),
+            spent_micros=self.call.spent_micros + sum(attempt.worst_micros or 0 for attempt in failed),
         )
 
 
@@ -167,6 +168,9 @@ class ChatRequest(Request):
             raise InvalidRequest(f"temperature must be between 0 and 2, not {self.temperature!r}")
         if self.max_tokens < 1:
             raise InvalidRequest(f"max_tokens must be positive, not {self.max_tokens!r}")
+        for name, instead in _NOT_PARAMETERS.items():
+            if name in self.parameters or name in (self.parameters.get("extra_body") or {}):
+                raise InvalidRequest(f"{name!r} is not a parameter of a request; {instead}")
         top_p = self.parameters.get("top_p")
         if top_p is not None and not 0 <= top_p <= 1:
             raise InvalidRequest(f"top_p must be between 0 and 1, not {top_p!r}")
@@ -290,6 +294,20 @@ class Options(Parameters, total=False):
     tools: Sequence[Mapping[str, Any]] | None
 
 
+_NOT_PARAMETERS = {
+    "model": "the policy chooses the model",
+    "stream": "generate_stream, or ChatRequest(stream=True), streams",
+    "stream_options": "usage is always asked for",
+    "max_completion_tokens": "say max_tokens",
+    "stop": "say stop_sequences",
+    "n": "ask again for another answer",
+    "api_key": "give it to the provider, or name its variable in the policy (api_key_env)",
+    "base_url": "give it to the provider, or to the model in the policy",
+    "api_base": "give it to the provider, or to the model in the policy (base_url)",
+    "timeout": "give it to the provider, or to the policy (timeouts)",
+}
+"""What would undo a decision made elsewhere, and where it is made."""
+
 _LIMITS = tuple(each.name for each in fields(Limits))
 
 
@@ -301,10 +319,14 @@ def take_context(options: dict[str, Any]) -> dict[str, Any]:
     return {**about, "tags": (tags,) if isinstance(tags, str) else tuple(tags), "limits": limits}
 
 
+_LOOK_ALIKES = frozenset(("min_tokens", "stop_token_ids", "min_p", "typical_p", "top_a"))
+"""Parameters of some servers whose names are close to options, and are meant."""
+
+
 def _refuse_near_misses(parameters: Mapping[str, Any]) -> None:
     """A misspelt limit must not travel to a model as an unknown parameter, and limit nothing."""
     known = Options.__annotations__.keys()
-    for name in parameters.keys() - known:
+    for name in parameters.keys() - known - _LOOK_ALIKES:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         if near:
             raise InvalidRequest(f"unknown option {name!r}; did you mean {near[0]!r}?")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Interval
 
+from ..errors import ConfigurationError
 from .model import STRICT, PositiveSeconds, Seconds
 
 
@@ -22,6 +24,18 @@ class Timeouts:
     idle_s: PositiveSeconds = 15.0
     total_s: PositiveSeconds = 120.0
 
+    def __post_init__(self) -> None:
+        for name in ("connect_s", "first_token_s", "idle_s", "total_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigurationError(f"{name} must be a number of seconds above 0, not {getattr(self, name)!r}")
+
+    @classmethod
+    def of(cls, timeout: float | Timeouts) -> Timeouts:
+        """*timeout* itself, or clocks that allow a whole answer, and each part of it, so many seconds."""
+        if isinstance(timeout, Timeouts):
+            return timeout
+        return cls(first_token_s=timeout, idle_s=timeout, total_s=timeout)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
@@ -36,3 +50,9 @@ class Retry:
     attempts: Annotated[int, Interval(ge=1, le=20)] = 3
     initial_s: Seconds = 0.5
     cap_s: Seconds = 8.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigurationError(f"attempts counts the first one too: it must be 1 or more, not {self.attempts!r}")
+        if not (0 <= self.initial_s < math.inf and 0 <= self.cap_s < math.inf):
+            raise ConfigurationError("initial_s and cap_s must be numbers of seconds from 0 on")

@@ -13,6 +13,22 @@ from . import load
 
 PREFIX = "devsynth_llama"
 
+PARAMETERS = frozenset(
+    (
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "repeat_penalty",
+        "response_format",
+    )
+)
+"""What an engine takes beside temperature, stop and max_tokens."""
+
+_PASSED = PARAMETERS | {"temperature", "stop"}
+
 _lock = threading.Lock()
 _keys = itertools.count(1)
 _engines: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
@@ -94,19 +110,3 @@ def _chat(model: str, messages: Any, options: dict[str, Any]) -> AsyncGenerator[
 def _usage(done: dict[str, Any]) -> dict[str, int]:
     prompt, completion = done["input_tokens"], done["output_tokens"]
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-_PASSED = frozenset(
-    (
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "repeat_penalty",
-        "stop",
-        "response_format",
-    )
-)

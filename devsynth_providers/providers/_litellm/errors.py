@@ -34,7 +34,8 @@ _OVERFLOW = re.compile(
 )
 _FILTER_CODES = frozenset(("content_filter", "content_policy_violation", "responsibleaipolicyviolation"))
 _NOT_AN_ANSWER = re.compile(
-    r"Empty or invalid response from LLM endpoint|Expecting value|Extra data|Unterminated string"
+    r"Empty or invalid response from LLM endpoint|Invalid response object|Expecting value"
+    r"|Extra data|Unterminated string"
 )
 _UNREACHED = frozenset(("ConnectError", "ConnectTimeout"))
 _KEYS = re.compile(
@@ -52,6 +53,8 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
     429: RateLimitError,
     504: ProviderTimeout,
 }
+_MADE_UP = 500
+"""What LiteLLM says of whatever went wrong on its own side; believed only if the server was seen to say it."""
 _UNBILLED = frozenset((409, 502, 503, 529))
 
 
@@ -66,6 +69,7 @@ def translate(error: Exception, model: Model, secrets: Sequence[str]) -> DevSynt
     if not any(type(each).__module__.partition(".")[0] in ("litellm", "openai", "httpx", "aiohttp") for each in chain):
         return None
     status, code, told = _status(chain), _code(chain), _message(chain)
+    code = code and scrub(code, secrets)[:64]
     kind = _kind(chain, status, code, told)
     ours = kind(scrub(told, secrets), provider=model.provider, model=model.name, status=status, code=code)
     if isinstance(ours, RateLimitError | ProviderUnavailable):
@@ -122,9 +126,10 @@ def _status(chain: list[BaseException]) -> int | None:
         status = getattr(each, "status_code", None)
         if type(each).__module__.startswith("openai") and isinstance(status, int):
             return status
-    if any(type(each).__name__ in ("APIConnectionError", "APITimeoutError", "Timeout") for each in chain):
-        return None
-    return next((s for each in chain if isinstance(s := getattr(each, "status_code", None), int)), None)
+    told = next((s for each in chain if isinstance(s := getattr(each, "status_code", None), int)), None)
+    names = {type(each).__name__ for each in chain}
+    made_up = told == _MADE_UP or names & {"APIConnectionError", "APITimeoutError", "Timeout"}
+    return None if made_up else told
 
 
 def _code(chain: list[BaseException]) -> str | None:
@@ -149,7 +154,9 @@ def _message(chain: list[BaseException]) -> str:
         return f"{str(unreached).partition(' ssl:')[0]}: {str(chain[-1]) or 'it took too long'}"
     told = str(getattr(chain[0], "message", "")) or str(chain[0]) or type(chain[0]).__name__
     return re.sub(
-        r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)(?: - |: )\s*)+", "", told.partition("\nTraceback")[0]
+        r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)(?: - |: )\s*)+",
+        "",
+        told.partition("Traceback (most recent")[0],
     ).strip()
 
 

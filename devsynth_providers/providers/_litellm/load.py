@@ -7,13 +7,14 @@ LiteLLM itself uses for every call.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import importlib
 import logging
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 _SETTINGS = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it downloads a price list; only this spelling counts
@@ -22,8 +23,8 @@ _SETTINGS = {
     "LITELLM_MODE": "PRODUCTION",  # else it reads .env from the working directory
 }
 
+T = TypeVar("T")
 _lock = threading.Lock()
-_importer = ThreadPoolExecutor(1, thread_name_prefix="devsynth-litellm")
 
 
 @functools.cache
@@ -40,6 +41,31 @@ def _load() -> Any:
     return litellm
 
 
+async def in_thread(work: Callable[[], T]) -> T:
+    """What *work* returns, from a thread of its own: no pool that somebody else could fill, or a fork leave behind."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(cast("T", result))
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        try:
+            result, error = work(), None
+        except BaseException as caught:  # noqa: BLE001 - it belongs to whoever waits
+            result, error = None, caught
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="devsynth-work", daemon=True).start()
+    return await done
+
+
 def load() -> Any:
     """LiteLLM itself; blocks for seconds the first time."""
     with _lock:
@@ -50,7 +76,7 @@ async def ready() -> Any:
     """LiteLLM itself, without blocking the event loop for its import."""
     if _load.cache_info().currsize:
         return _load()
-    return await asyncio.get_running_loop().run_in_executor(_importer, load)
+    return await in_thread(load)
 
 
 async def warm_up() -> None:

@@ -1,8 +1,9 @@
 """One model through LiteLLM's unified calls, and what LiteLLM says put to the proof.
 
 It reports a stream that was cut, a web page and an error sent with status 200 as finished answers, and makes up
-their usage. An answer is complete here only if the provider sent a finish reason; vectors, only if there is one for
-each text, in order, finite and of one dimension.
+their usage. A stream is complete here only if the provider sent a finish reason; of a whole answer LiteLLM does not
+tell whether it did, and that its JSON is whole has to do. Vectors are right only if there is one for each text, in
+order, finite and of one dimension.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from ...errors import ContentFiltered, DevSynthError, MalformedResponse
+from ...errors import ContentFiltered, DevSynthError, MalformedResponse, ProviderUnavailable
 from ...port import ProviderPort
 from ...reply import Reply
 from ...types import ChatRequest, Chunk, EmbedRequest, Message, Model, Request, ToolCallPart, Usage, Vector
@@ -23,6 +24,23 @@ from .errors import translate
 
 TRANSPORT_TIMEOUT_S = 3600.0
 """What LiteLLM is told, in place of its own default. The clocks that count are ``Timed``'s."""
+
+_API_PARAMETERS = frozenset(
+    (
+        "top_p",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "response_format",
+        "tool_choice",
+        "parallel_tool_calls",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "reasoning_effort",
+    )
+)
+"""Parameters of OpenAI's API that LiteLLM translates for other providers."""
 
 
 class Unified(ProviderPort):
@@ -79,7 +97,7 @@ class Unified(ProviderPort):
             yield self._embedded(await litellm.aembedding(input=list(request.texts), **self._target()), request)
             return
         assert isinstance(request, ChatRequest)
-        answer = await litellm.acompletion(**self._target(), **_options(request))
+        answer = await litellm.acompletion(**self._target(), **self._options(request))
         if not request.stream:
             yield self._whole(answer)
             return
@@ -102,10 +120,40 @@ class Unified(ProviderPort):
             **self._extra,
         }
 
+    def _options(self, request: ChatRequest) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "messages": [_message(message) for message in request.messages],
+            "temperature": request.temperature,
+            "max_tokens": request.max_tokens,
+            "stream": request.stream,
+            "_skip_mcp_handler": True,  # with tools, LiteLLM would import the package mcp, which it does not require
+        }
+        if request.stream:
+            options["stream_options"] = {"include_usage": True}
+        if request.stop:
+            options["stop"] = list(request.stop)
+        if request.tools:
+            options["tools"] = [dict(tool) for tool in request.tools]
+        return {**options, **self._parameters(request.parameters)}
+
+    def _parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The caller's own parameters. Those that LiteLLM does not know as the API's go into the body, and only there:
+        as keywords they could be LiteLLM's controls, which send the key elsewhere or answer without asking anybody."""
+        known = {name: value for name, value in parameters.items() if name in _API_PARAMETERS}
+        others = {name: value for name, value in parameters.items() if name not in known and name != "extra_body"}
+        if body := {**others, **(parameters.get("extra_body") or {})}:
+            known["extra_body"] = body
+        return known
+
     def _whole(self, answer: Any) -> Chunk:
         if not answer.choices:
             return Chunk()
         choice = answer.choices[0]
+        native = (getattr(choice, "provider_specific_fields", None) or {}).get("native_finish_reason")
+        if native == "error":
+            raise ProviderUnavailable(
+                "the answer ended in an error", provider=self.model.provider, model=self.model.name
+            )
         return Chunk(
             text=choice.message.content or self._unrefused(choice.message),
             finish_reason=choice.finish_reason,
@@ -135,36 +183,22 @@ class Unified(ProviderPort):
         return answer.model or ""
 
     def _unrefused(self, message: Any) -> str:
-        refusal = getattr(message, "refusal", None)
+        own = getattr(message, "provider_specific_fields", None) or {}
+        refusal = getattr(message, "refusal", None) or own.get("refusal")
         if refusal:
             raise ContentFiltered(f"the model refused: {refusal}", provider=self.model.provider, model=self.model.name)
         return ""
 
     def _embedded(self, answer: Any, request: EmbedRequest) -> Chunk:
-        rows = [(row["index"], row["embedding"]) for row in map(dict, answer.data)]
-        problem = _problem([index for index, _ in rows], [row for _, row in rows], len(request.texts))
+        try:
+            rows = [(row["index"], tuple(row["embedding"])) for row in map(dict, answer.data)]
+            problem = _problem([index for index, _ in rows], [row for _, row in rows], len(request.texts))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            rows, problem = [], f"embeddings in a form that is none: {type(error).__name__}"
         if problem:
             raise MalformedResponse(problem, provider=self.model.provider, model=self.model.name)
-        vectors: tuple[Vector, ...] = tuple(tuple(row) for _, row in sorted(rows, key=lambda row: row[0]))
+        vectors: tuple[Vector, ...] = tuple(row for _, row in sorted(rows, key=lambda row: row[0]))
         return Chunk(vectors=vectors, finish_reason="stop", usage=_usage(answer), model=self._said(answer))
-
-
-def _options(request: ChatRequest) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "messages": [_message(message) for message in request.messages],
-        "temperature": request.temperature,
-        "max_tokens": request.max_tokens,
-        "stream": request.stream,
-        "_skip_mcp_handler": True,  # with tools, LiteLLM would import the package mcp, which it does not require
-        **request.parameters,
-    }
-    if request.stream:
-        options["stream_options"] = {"include_usage": True}
-    if request.stop:
-        options["stop"] = list(request.stop)
-    if request.tools:
-        options["tools"] = [dict(tool) for tool in request.tools]
-    return options
 
 
 def _message(message: Message) -> dict[str, Any]:
