@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,13 @@ ENDLESS = ChatRequest.of("Count from one to ten thousand.", stream=True, max_tok
 async def local() -> AsyncIterator[LocalProvider]:
     async with LocalProvider(context_size=4096, threads=1) as provider:
         yield provider
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another thread or process is about to do."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 class TestAnswers:
@@ -170,7 +177,8 @@ class TestItsProcess:
 
     async def test_cancelling_stops_the_reading_of_a_long_prompt(self, local: LocalProvider) -> None:
         task = asyncio.create_task(local.generate("word " * 3500, max_tokens=1))
-        await asyncio.sleep(0.5)
+        await until(lambda: local._llama._begun)
+        await asyncio.sleep(0.2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -182,7 +190,7 @@ class TestItsProcess:
         first = local.process_id
         assert first is not None
         task = asyncio.create_task(local.complete("Tell me a long story. " * 400, max_tokens=8, temperature=0))
-        await asyncio.sleep(0.3)
+        await until(lambda: local._llama._begun)
         os.kill(first, signal.SIGSEGV)
         response = await task
         assert [attempt.error for attempt in response.attempts] == ["unavailable", None]
@@ -222,7 +230,7 @@ class TestItsProcess:
         async with LocalProvider(threads=1, context_size=4096) as provider:
             await provider.aclose()
             task = asyncio.create_task(provider.generate("word " * 3000, max_tokens=500))
-            await asyncio.sleep(0.05)
+            await until(lambda: provider._llama._listeners)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             answer = await provider.complete("hi", max_tokens=1)
@@ -236,7 +244,11 @@ class TestItsProcess:
             done.append(number)
             return response.attempts[0].wait_s
 
-        waits = await asyncio.gather(*(call(number) for number in range(5)))
+        calls = []
+        for number in range(5):
+            calls.append(asyncio.create_task(call(number)))
+            await until(lambda: len(local._llama._listeners) + len(done) == len(calls))
+        waits = await asyncio.gather(*calls)
         assert done == [0, 1, 2, 3, 4]
         assert waits == sorted(waits)
         assert waits[4] > waits[0]
@@ -259,8 +271,8 @@ class TestItsProcess:
     async def test_closing_while_it_works_ends_the_calls_it_has(self, local: LocalProvider) -> None:
         async with await local.send(ENDLESS) as reply:
             await anext(reply)
-            waiting = asyncio.create_task(LocalProvider.generate(local, "hi", max_tokens=2))
-            await asyncio.sleep(0.1)
+            waiting = asyncio.create_task(local.generate("hi", max_tokens=2))
+            await until(lambda: len(local._llama._sent) == 2)
             await local.aclose()
             with pytest.raises(StreamInterrupted, match="its provider was closed"):
                 async for _ in reply:
@@ -274,7 +286,7 @@ class TestItsProcess:
         assert stuck is not None
         os.kill(stuck, signal.SIGSTOP)
         call = asyncio.create_task(local.complete("word " * 100_000, max_tokens=1))  # more than a pipe holds
-        await asyncio.sleep(0.2)
+        await until(lambda: local._llama._sent)
         call.cancel()
         await local.aclose()
         with pytest.raises(ProcessLookupError):
@@ -285,7 +297,7 @@ class TestItsProcess:
         async with await local.send(ENDLESS) as reply:
             await anext(reply)
             left = [asyncio.create_task(local.complete("word " * 3000, max_tokens=200)) for _ in range(3)]
-            await asyncio.sleep(0.2)
+            await until(lambda: len(local._llama._sent) == 4)
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
