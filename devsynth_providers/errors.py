@@ -247,6 +247,12 @@ class AllProvidersFailed(ProviderError, ExceptionGroup[ProviderError]):
 
     kind = "all_providers_failed"
 
+    if TYPE_CHECKING:
+
+        @property
+        @override
+        def exceptions(self) -> tuple[ProviderError, ...]: ...
+
     def __new__(cls, message: str, errors: Sequence[ProviderError]) -> Self:
         return ExceptionGroup.__new__(cls, message, errors)
 
@@ -261,5 +267,5 @@ class AllProvidersFailed(ProviderError, ExceptionGroup[ProviderError]):
 
     @override
     def __str__(self) -> str:
-        causes = "".join(f"\n  {getattr(error, 'model', '')}: {error}" for error in self.exceptions)
+        causes = "".join(f"\n  {error.model}: {error}" for error in self.exceptions)
         return f"{self.message}{causes}"

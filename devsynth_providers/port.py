@@ -112,7 +112,7 @@ class ProviderPort(ABC):
 
     async def embed_batch(self, texts: Sequence[str], **context: Unpack[Context]) -> list[list[float]]:
         """Return one vector for each of *texts*, in their order. No texts, no call."""
-        if isinstance(texts, str):
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
             raise InvalidRequest("embed_batch takes a list of texts; embed takes one")
         if not texts:
             return []

@@ -58,6 +58,8 @@ class Router(ProviderPort):
         registry: ProviderRegistry = registry,
         analyzer: TaskAnalyzer | None = None,
     ) -> None:
+        if not isinstance(policy, Policy):
+            raise ConfigurationError("Router takes a Policy; Router.from_policy takes a name or a path")
         given = dict(providers or {})
         for rule in policy.rules:
             if unknown := set(rule.models) - policy.models.keys():

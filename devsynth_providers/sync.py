@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar, Unpack, cast
@@ -22,6 +24,11 @@ class SyncRouter:
 
     def __init__(self, provider: ProviderPort) -> None:
         self._provider = provider
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with no loop and no thread; in a forked child too, where the thread has stayed behind."""
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -131,15 +138,18 @@ class SyncRouter:
 
     def _let_go(self, pieces: AsyncGenerator[Any, None]) -> None:
         """Close a stream that its reader has left. A garbage collector may do so anywhere: on the loop's own thread
-        there must be no waiting for the loop, and after ``close`` the loop has seen to it already."""
+        there must be no waiting for the loop; after ``close`` the loop has seen to it already; and when the interpreter
+        ends, or in a forked child, the loop's thread is gone."""
         loop, thread = self._loop, self._thread
-        if loop is None or loop.is_closed():
+        if loop is None or loop.is_closed() or sys.is_finalizing() or self._pid != os.getpid():
             return
         closing = asyncio.run_coroutine_threadsafe(_close(pieces), loop)
         if thread is not threading.current_thread():
             closing.result()
 
     def _running(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():
+            self._forget()
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()

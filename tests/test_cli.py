@@ -93,6 +93,8 @@ class TestAsk:
         assert "chat policy  " in done.stderr
         assert "    chat m  " in done.stderr
         assert "gen_ai.usage.output_tokens = 3" in done.stderr
+        quiet = run("ask", "hi", "--policy", "offline", "--json", "--trace")
+        assert "chat offline" in quiet.stderr
 
     def test_interrupting_it_ends_it_cleanly(self, served: str, server: Loopback) -> None:
         server.script(sse(delta("a beginning"), then="hang"))
@@ -114,6 +116,28 @@ class TestAsk:
             ["bash", "-c", f"{line} | head -c 10"], capture_output=True, text=True, timeout=60, check=False
         )
         assert (done.stdout, done.stderr) == ("x" * 10, "")
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {line} | true"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (141, "")
+
+    def test_nor_is_output_that_can_not_be_written_a_bug(self) -> None:
+        line = f"{sys.executable} -m devsynth_providers ask -q --policy offline 'h\u00e9llo'"
+        done = subprocess.run(
+            ["bash", "-c", f"{line} >/dev/full"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (3, "error: No space left on device\n")
+        done = subprocess.run(["bash", "-c", f"{line} <&-"], capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout == "[stub:stub-llm] h\u00e9llo\n"
+        narrow = run("ask", "-q", "--policy", "offline", "h\u00e9llo", PYTHONIOENCODING="ascii")
+        assert narrow.stdout == "[stub:stub-llm] h?llo\n"
+
+    def test_input_that_is_not_utf_8_is_refused(self) -> None:
+        done = subprocess.run(
+            command("ask", "--policy", "offline"), input=b"h\xe9llo", capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 2
+        assert b"not UTF-8: byte 1" in done.stderr
 
 
 class TestExitCodes:
@@ -122,12 +146,20 @@ class TestExitCodes:
         assert run("ask", "hi", "--policy", served, "--temperature", "9").returncode == 2
         assert run("ask", "--policy", served).returncode == 2
         assert "there is no prompt" in run("ask", "--policy", served).stderr
+        assert "there is no prompt" in run("ask", "  ", "--policy", served).stderr
 
     def test_3_for_a_wrong_policy(self, tmp_path: Path) -> None:
         wrong = policy_file(tmp_path, "models: {m: {provider: opnai}}\nrules: [{name: all, models: m}]")
         done = run("ask", "hi", "--policy", wrong)
         assert done.returncode == 3
         assert "policy.yaml:1:24: no provider is called 'opnai'; did you mean 'openai'?" in done.stderr
+
+    def test_3_for_no_policy_at_all(self) -> None:
+        done = run("ask", "hi", "--policy", "")
+        assert (done.returncode, done.stderr) == (
+            3,
+            "error: policy: no policy is named; there are balanced, local, offline\n",
+        )
 
     def test_4_where_no_model_fits(self, served: str) -> None:
         done = run("ask", "hi", "--policy", served, "--max-cost-usd", "0.000001")
@@ -139,7 +171,10 @@ class TestExitCodes:
         server.script(answer if answer.status != 200 else sse(delta("half")))
         done = run("ask", "hi", "--policy", served)
         assert done.returncode == 5
-        assert done.stderr.splitlines()[-1].startswith("error: ")
+        assert done.stderr.splitlines()[-1].startswith("error: m: ")
+        told = json.loads(run("ask", "hi", "--policy", served, "--json").stdout)
+        assert told["error"] in ("authentication", "stream_interrupted")
+        assert told["attempts"][0]["model"] == "m"
 
 
 class TestExplain:

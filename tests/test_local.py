@@ -64,6 +64,13 @@ class TestAnswers:
         answers.add(await local.generate("Name a colour.", temperature=0, max_tokens=16))
         assert len(answers) == 1
 
+    async def test_without_a_seed_every_process_draws_for_itself(self) -> None:
+        answers = set()
+        for _ in range(2):
+            async with LocalProvider(context_size=512, threads=1) as provider:
+                answers.add(await provider.generate("Tell me a story.", temperature=2.0, max_tokens=24))
+        assert len(answers) == 2
+
     async def test_a_stream_comes_in_pieces_and_tells_tokens_and_times(self, local: LocalProvider) -> None:
         async with await local.send(
             ChatRequest.of(FRANCE, system_prompt=SYSTEM, temperature=0, max_tokens=20, stream=True)

@@ -89,7 +89,7 @@ def test_a_server_of_ones_own_does_not_get_the_price_of_the_model_it_is_named_af
         (rule("  - {name: x, models: [a], max_latency_s: .nan}"), "3:43: .nan is not a number to count with"),
         (rule("  - {name: x, models: [a], min_quality: 70}"), "3:41: min_quality should be less than or equal to 1, not 70"),
         (rule("  - {name: x, models: []}"), "3:23: models should have at least 1 item"),
-        (rule("  - {models: [a]}"), "3:5: rules.0 has no 'name', which is required"),
+        (rule("  - {models: [a]}"), "3:5: rule 1 has no 'name', which is required"),
         (rule("  - {name: x, models: [a], when: {tsak: b}}"), "3:35: unknown key 'tsak'; did you mean 'task'?"),
         (
             rule("  - {name: x, models: [a], when: {complexity: {abov: 0.5}}}\n  - {name: y, models: [a]}"),
@@ -106,8 +106,12 @@ def test_a_server_of_ones_own_does_not_get_the_price_of_the_model_it_is_named_af
         (rule("  - {name: x, models: [a]}\nretry: {attempts: 0}"), "4:19: attempts should be greater than or equal to 1"),
         (rule("  - {name: x, models: [a]}\nversion: 2"), "4:10: version should be 1, not 2"),
         ("models: {a: {provider: opnai}}\nrules: [{name: x, models: a}]", "1:24: no provider is called 'opnai'; did you mean"),
-        ("models: {a: {}}\nrules: [{name: x, models: a}]", "1:13: models.a has no 'provider', which is required"),
-        ("models: {a: }\nrules: [{name: x, models: a}]", "1:12: a should be an object, not null"),
+        ("models: {a: {}}\nrules: [{name: x, models: a}]", "1:13: model a has no 'provider', which is required"),
+        ('models: {a: {provider: stub, api_key_env: sk-proj-abcdefgh12345678}}\nrules: [{name: x, models: a}]', "1:43: api_key_env is the name"),
+        ("models: {a: {provider: stub, price: fre}}\nrules: [{name: x, models: a}]", '1:37: price should be a mapping, free, or catalogue, not "fre"'),
+        (rule("  - {name: x, models: [a], max_cost_usd: 1e-3}"), "YAML wants a point before the e, as in 1.0e-3"),
+        ("models:\n\ta: 1", "indent with spaces"),
+        ("models: {a: }\nrules: [{name: x, models: a}]", "1:12: a should be a mapping, not null"),
         ("models: {a: {provider: stub, name: b}}\nrules: [{name: x, models: a}]", "1:30: unknown key 'name'"),
         (
             "models: {a: {provider: stub, price: catalogue}}\nrules: [{name: x, models: a}]",
@@ -158,6 +162,11 @@ def test_the_error_tells_place_and_suggestion_to_programs_too() -> None:
     error = caught.value
     assert (error.file, error.line, error.column) == ("p.yaml", 3, 5)
     assert [each.suggestion for each in error.problems] == [None, "did you mean 'models'?"]
+
+
+def test_a_key_in_the_place_of_a_variable_is_not_repeated() -> None:
+    text = "models: {a: {provider: stub, api_key_env: sk-proj-abcdefgh12345678}}\nrules: [{name: x, models: a}]"
+    assert "abcdefgh" not in only(text)
 
 
 def test_a_file_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ async def test_an_answer_tells_how_it_came_about() -> None:
     answer = await router.complete("hi", task="review", project="billing", role="dev", tags=("interactive",))
     assert (answer.text, answer.model, answer.provider) == ("from b", "b", "test")
     assert (answer.usage, answer.finish_reason) == (Usage(3, 4), "stop")
-    assert (answer.cost_usd, answer.cost_basis) == (0.0, "computed")
+    assert (answer.cost_usd, answer.cost_basis) == (0.0, "free")
     assert (answer.cached, answer.degraded, answer.truncated) == (False, True, False)
     assert [(a.number, a.model, a.reason, a.error) for a in answer.attempts] == [
         (1, "a", "primary", "authentication"),
@@ -149,6 +151,13 @@ async def test_no_attempt_begins_that_the_ceiling_can_not_pay(ask: Ask) -> None:
         await ask(router, "x" * 400, max_tokens=100, max_cost_usd=0.001)
 
 
+async def test_a_failure_that_cost_nothing_does_not_blur_what_the_answer_cost() -> None:
+    down = ScriptedProvider(AuthenticationError("no"))
+    router = Router(policy(model("a", price=None), model("b")), {"a": down, "b": ScriptedProvider("ok")})
+    answer = await router.complete("hi")
+    assert (answer.cost_usd, answer.cost_basis) == (0.0, "free")
+
+
 async def test_a_price_the_policy_states_is_the_one_that_counts() -> None:
     router = Router(policy(model("a", price=PRICED)), {"a": ScriptedProvider("x", usage=Usage(100, 10))})
     answer = await router.complete("hi")
@@ -222,6 +231,11 @@ async def test_a_class_that_calls_its_model_otherwise_answers_by_the_name_in_the
     registry.register("own", Renamed)
     answer = await Router(policy(model("m", provider="own")), registry=registry).complete("hi")
     assert (answer.text, answer.model, answer.cost_basis) == ("another name: hi", "m", "free")
+
+
+def test_a_router_says_what_it_is_made_from() -> None:
+    with pytest.raises(ConfigurationError, match="from_policy takes a name or a path"):
+        Router("offline")  # type: ignore[arg-type]
 
 
 def test_a_policy_made_in_code_is_checked_too() -> None:
@@ -372,6 +386,36 @@ class TestSync:
             break
         assert provider.closed == 1
         router.sync.close()
+
+    @pytest.mark.parametrize(
+        "end", ["", "raise RuntimeError('a bug of the caller')", "import gc; s = [s]; s.append(s); gc.collect()"]
+    )
+    def test_a_stream_that_is_still_held_does_not_keep_the_interpreter(self, end: str) -> None:
+        code = f"""
+from devsynth_providers import Router
+router = Router.from_policy("offline")
+s = router.sync.generate_stream("a b c")
+print(next(s))
+{end}
+"""
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        assert run.stdout.strip() == "[stub:stub-llm]"
+        assert run.returncode == (1 if "raise" in end else 0)
+
+    def test_a_forked_child_has_a_thread_of_its_own(self) -> None:
+        code = """
+import os
+from devsynth_providers import Router
+router = Router.from_policy("offline")
+print(router.sync.generate("hi"), flush=True)
+child = os.fork()
+print(router.sync.generate("hi"), flush=True)
+if child == 0:
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        assert run.stdout.splitlines() == ["[stub:stub-llm] hi"] * 3 + ["0"], run.stderr
 
     def test_errors_are_the_same(self) -> None:
         router = two(ScriptedProvider(("a", ProviderUnavailable("cut"))), ScriptedProvider())

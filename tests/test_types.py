@@ -21,6 +21,17 @@ from .helpers import PRICED
     ("options", "told"),
     [
         ({"temperature": 2.1}, "temperature must be between 0 and 2"),
+        ({"temperature": "hot"}, "temperature must be between 0 and 2"),
+        ({"max_tokens": "5"}, "max_tokens must be positive, and a whole number"),
+        ({"max_tokens": 5.5}, "max_tokens must be positive, and a whole number"),
+        ({"max_tokens": True}, "max_tokens must be positive, and a whole number"),
+        ({"seed": "a"}, "seed must be a whole number"),
+        ({"max_cost_usd": "0.1"}, "max_cost_usd must be a number from 0 on"),
+        ({"task": ["a"]}, "task must be text"),
+        ({"messages": "hi"}, "messages is a list of messages"),
+        ({"messages": [1]}, "a message is a Message, or a mapping"),
+        ({"messages": [{}]}, "a message is a Message, or a mapping"),
+        ({"messages": [{"role": "user"}]}, "a message needs content"),
         ({"temperature": float("nan")}, "temperature must be between 0 and 2"),
         ({"max_tokens": 0}, "max_tokens must be positive"),
         ({"top_p": 1.5}, "top_p must be between 0 and 1"),
@@ -47,6 +58,7 @@ def test_text_that_no_provider_takes_is_refused(text: str) -> None:
 def test_nothing_to_ask_is_refused() -> None:
     for make in (
         lambda: d.ChatRequest.of(None),
+        lambda: d.ChatRequest.of(""),
         lambda: d.EmbedRequest(texts=()),
         lambda: d.EmbedRequest(texts=("",)),
     ):

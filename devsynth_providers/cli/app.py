@@ -7,11 +7,14 @@
 4    no model fits: the limits, or what is configured, leave none
 5    the models were asked and failed
 130  interrupted
+141  whoever read the answer has left
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
+import os
 import sys
 from typing import Annotated
 
@@ -19,7 +22,7 @@ import typer
 
 from .. import __version__
 from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidRequest, NoModelFits, ProviderError
-from .ask import Question, ask
+from .ask import Question, ask, described
 from .show import check_policies, explain
 
 EXIT_CODES: tuple[tuple[type[DevSynthError], int], ...] = (
@@ -30,6 +33,7 @@ EXIT_CODES: tuple[tuple[type[DevSynthError], int], ...] = (
     (ProviderError, 5),
 )
 INTERRUPTED = 130
+NOBODY_READS = 141
 
 app = typer.Typer(
     name="devsynth-providers",
@@ -74,7 +78,8 @@ def ask_command(
 ) -> None:
     """Ask, and stream the answer to standard output; what it took goes to standard error.
 
-    Exit codes: 0 done, 2 wrong usage, 3 wrong policy or setting, 4 no model fits, 5 models failed, 130 interrupted.
+    Exit codes: 0 done, 2 wrong usage, 3 wrong policy or setting, 4 no model fits, 5 models failed, 130 interrupted,
+    141 nobody reads.
     """
     question = Question(
         text=_text(prompt),
@@ -95,6 +100,9 @@ def ask_command(
         asyncio.run(ask(question))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else flushing at exit would complain
+        raise typer.Exit(NOBODY_READS) from None
 
 
 @app.command("explain")
@@ -131,15 +139,22 @@ def check_command(
 
 def run() -> int:
     """Carry out the command line; returns the exit code. No traceback comes out of here."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to lose an answer
     try:
         app()
+        sys.stdout.flush()
     except SystemExit as leaving:  # how typer ends, well or ill
         return leaving.code if isinstance(leaving.code, int) else 1
     except KeyboardInterrupt:
         return INTERRUPTED
     except DevSynthError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {described(error)}", file=sys.stderr)
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+    except OSError as error:
+        print(f"error: {error.strerror or error}", file=sys.stderr)
+        return 3
     except Exception as error:  # noqa: BLE001 - a bug: said in one line, and where it happened, not as a traceback
         print(f"error: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -147,11 +162,14 @@ def run() -> int:
 
 
 def _text(prompt: str | None) -> str:
-    if prompt is not None and prompt != "-":
-        return prompt
-    if sys.stdin.isatty():
-        print("reading the prompt from standard input; end it with Ctrl-D", file=sys.stderr)
-    text = sys.stdin.buffer.read().decode("utf-8", "replace").strip()
+    text = (prompt or "").strip()
+    if prompt in (None, "-") and sys.stdin is not None:
+        if sys.stdin.isatty():
+            print("reading the prompt from standard input; end it with Ctrl-D", file=sys.stderr)
+        try:
+            text = sys.stdin.buffer.read().decode().strip()
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"standard input is not UTF-8: byte {error.start}") from None
     if not text:
         raise InvalidRequest("there is no prompt: give one as an argument, or on standard input")
     return text

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
 
 from .. import telemetry
-from ..errors import ProviderError
+from ..errors import DevSynthError, ProviderError
 from ..router import Router
-from ..types import ChatRequest, Response
+from ..types import Attempt, ChatRequest, Response
 from .spans import SpanTree
 
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -52,6 +53,10 @@ async def ask(question: Question) -> None:
                 if not question.as_json:
                     print(chunk.text, end="", flush=True)
         response = reply.response
+    except DevSynthError as error:
+        if question.as_json:
+            print(json.dumps(failure(error), ensure_ascii=False))
+        raise
     finally:
         await router.aclose()
     if question.as_json:
@@ -60,7 +65,7 @@ async def ask(question: Question) -> None:
         print()
         aside.print(f"\n{summary(response)}", style="dim", markup=False, soft_wrap=True)
     if spans is not None:
-        aside.print(f"\n{spans}", style="dim", markup=False, soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"\n{spans}", style="dim", markup=False, soft_wrap=True)
 
 
 def summary(response: Response) -> str:
@@ -74,12 +79,28 @@ def summary(response: Response) -> str:
     ]
     if response.truncated:
         lines.append("the answer was cut at the limit of tokens (--max-tokens)")
-    lines += [
+    return "\n".join(lines + _failed(response.attempts))
+
+
+def described(error: DevSynthError) -> str:
+    """*error*, and the attempts it took, for people."""
+    attempts: tuple[Attempt, ...] = getattr(error, "attempts", ())
+    told = f"{error.model}: {error}" if isinstance(error, ProviderError) and error.model else str(error)
+    return "\n".join([told, *(_failed(attempts) if len(attempts) > 1 else [])])
+
+
+def failure(error: DevSynthError) -> dict[str, Any]:
+    """*error* for ``--json``."""
+    attempts: tuple[Attempt, ...] = getattr(error, "attempts", ())
+    return {"error": error.kind, "message": str(error), "attempts": [asdict(attempt) for attempt in attempts]}
+
+
+def _failed(attempts: Sequence[Attempt]) -> list[str]:
+    return [
         f"attempt {a.number} ({a.reason}): {a.model} failed after {a.latency_s:.2f} s: {a.error_message}"
-        for a in response.attempts
+        for a in attempts
         if a.error
     ]
-    return "\n".join(lines)
 
 
 def as_dict(response: Response) -> dict[str, Any]:

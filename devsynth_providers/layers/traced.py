@@ -53,8 +53,9 @@ class Traced(Wrapper):
             if error is not None:
                 asked = request.max_tokens if isinstance(request, ChatRequest) else 0
                 worst = self.model.worst_micros(usage.input_tokens, asked)
+        charged = usage is not None
         usage = usage or Usage()
-        cost_micros = self.model.cost_micros(usage)
+        cost_micros = self.model.cost_micros(usage) if charged else 0
         return Attempt(
             number=request.call.attempt,
             reason=request.call.reason,
@@ -65,7 +66,7 @@ class Traced(Wrapper):
             first_token_s=None if reply is None or reply.begun is None else reply.begun - started,
             usage=usage,
             cost_micros=cost_micros,
-            cost_basis=self.model.cost_basis(usage),
+            cost_basis=self.model.cost_basis(usage) if charged else "free",
             worst_micros=cost_micros if worst is None else worst,
             finish_reason=None if reply is None else reply.finish_reason,
             error=_kind(error),

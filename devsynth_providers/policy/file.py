@@ -74,6 +74,10 @@ def parse_policy(
 
 
 def _find(source: str | Path) -> Path:
+    if not str(source).strip():
+        raise PolicyError(
+            "policy", [Problem("no policy is named", suggestion=f"there are {', '.join(packaged_names())}")]
+        )
     path = Path(source)
     named = PACKAGED / f"{source}.yaml"
     if path.is_file():
@@ -150,19 +154,29 @@ def _problems(error: ValidationError, document: Document) -> Iterable[Problem]:
             near = _nearest(str(key), _keys_at(tuple(parent)))
             yield Problem(f"unknown key {key!r}", *document.keys.get(path, document.place(path)), near)
         elif kind.startswith("missing"):
-            what = f"{'.'.join(map(str, parent))} has no {key!r}" if parent else f"no {key!r}"
+            owner = " ".join(f"{step + 1}" if isinstance(step, int) else step.removesuffix("s") for step in parent)
+            what = f"{owner} has no {key!r}" if parent else f"no {key!r}"
             yield Problem(f"{what}, which is required", *document.place(tuple(parent)))
         else:
             name = next((step for step in reversed(path) if isinstance(step, str)), key)
             told = _SUBJECT.sub("", each["msg"])
             got = "" if isinstance(seen, dict | list) else f", not {json.dumps(seen)}"
+            for theirs, ours in (("an object", "a mapping"), ("an array", "a list"), ("valid array", "list")):
+                told = told.replace(theirs, ours)
             near = _nearest(str(seen), re.findall("'([^']+)'", str(facts.get("expected", ""))))
+            if key == "price":
+                told += ", free, or catalogue"
+            elif kind == "float_type" and _is_exponent(seen):
+                near = "YAML wants a point before the e, as in 1.0e-3"
             yield Problem(f"{name} {told}{got}", *document.place(path), near)
 
 
 def _contradictions(policy: Policy, document: Document, providers: Collection[str] | None) -> Iterable[Problem]:
     """What each line alone does not show."""
     for key, model in policy.models.items():
+        if model.api_key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", model.api_key_env):
+            place = document.place(("models", key, "api_key_env"))
+            yield Problem("api_key_env is the name of a variable that holds the key, not the key", *place)
         if providers is not None and model.provider not in providers:
             place = document.place(("models", key, "provider"))
             hint = _nearest(model.provider, providers) or f"there are: {', '.join(sorted(providers))}"
@@ -188,6 +202,10 @@ def _contradictions(policy: Policy, document: Document, providers: Collection[st
         yield Problem(
             "the last rule does not match all requests", *document.place(("rules", len(policy.rules) - 1)), hint
         )
+
+
+def _is_exponent(seen: object) -> bool:
+    return isinstance(seen, str) and re.fullmatch(r"\d+e[-+]?\d+", seen, re.IGNORECASE) is not None
 
 
 def _nearest(word: str, words: Iterable[str]) -> str | None:

@@ -61,7 +61,9 @@ def read(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise Unreadable(Problem(f"not YAML: {error.problem or error.context}", *place)) from None
+        what = error.problem or error.context or "it can not be read"
+        hint = "indent with spaces" if "'\\t'" in what else None
+        raise Unreadable(Problem(f"not YAML: {what}", *place, hint)) from None
     except (yaml.YAMLError, RecursionError) as error:
         raise Unreadable(Problem(f"not YAML: {error}")) from None
     document = Document()

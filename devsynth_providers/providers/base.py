@@ -121,4 +121,7 @@ def _checked(url: str | None) -> str | None:
         raise ConfigurationError(f"base_url must start with http:// or https:// and name a host, not {url!r}")
     if parts.username or parts.password:
         raise ConfigurationError("base_url must not carry a user name or a password; use api_key")
-    return url.rstrip("/")
+    url = url.rstrip("/")
+    if url.endswith(("/chat/completions", "/embeddings")):
+        raise ConfigurationError(f"base_url ends before the name of the call: {url.rpartition('/v1/')[0]}/v1")
+    return url

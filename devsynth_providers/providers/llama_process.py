@@ -132,17 +132,16 @@ class LlamaProcess:
         if writer is None:
             return
         writer.stop()
-        writer.thread.join(CANCEL_GRACE_S)
-        process = self._process
-        if process is not None and writer.thread.is_alive():  # at loading, or held up by a process that reads no more
-            process.kill()
-        writer.thread.join()
-        if process is None:
-            process = self._process
+        while writer.thread.is_alive():  # at loading, or held up by a process that reads no more: end that one
+            if (process := self._process) is not None:
+                self._closed = process
+                process.kill()  # it has nothing to lose
+            writer.thread.join(0.1)
         with self._lock:
-            self._process = None
-        if process is not None:
-            _end(process)
+            process, self._process = self._process, None
+        for each in filter(None, (process, self._closed)):
+            each.kill()
+            _end(each)
 
     def abandon(self) -> None:
         """End the process without waiting for it: for when nobody can call it any more."""

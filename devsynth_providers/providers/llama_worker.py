@@ -133,6 +133,8 @@ class Worker:
             # Who wants the same answer again must not get one that hangs on what was asked before: taking up an
             # earlier prompt where this one leaves it is quicker, but rounds differently.
             self._writer.reset()
+        else:
+            options["seed"] = int.from_bytes(os.urandom(4))  # else every process would draw the same
         written, finish = 0, None
         for piece in self._writer.create_completion(
             tokens,

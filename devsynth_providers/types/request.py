@@ -51,9 +51,13 @@ class Message:
         """*message* itself, or one made from OpenAI's dictionary form."""
         if isinstance(message, Message):
             return message
+        if not isinstance(message, Mapping) or "role" not in message:
+            raise InvalidRequest("a message is a Message, or a mapping with role and content")
         calls = message.get("tool_calls") or ()
+        if "content" not in message and not calls:
+            raise InvalidRequest("a message needs content, or tool_calls")
         return cls(
-            role=message.get("role", "user"),
+            role=message["role"],
             content=message.get("content") or "",
             tool_calls=tuple(
                 ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls
@@ -78,7 +82,7 @@ class Limits:
     def __post_init__(self) -> None:
         for each in fields(Limits):
             value = getattr(self, each.name)
-            if value is not None and not 0 <= value < math.inf:  # also refuses NaN
+            if value is not None and not (_is_number(value) and 0 <= value < math.inf):  # also refuses NaN
                 raise InvalidRequest(f"{each.name} must be a number from 0 on, not {value!r}")
 
     def tightest(self, other: Limits) -> Limits:
@@ -164,15 +168,18 @@ class ChatRequest(Request):
     def __post_init__(self) -> None:
         if not self.messages:
             raise InvalidRequest("a request needs a prompt or messages")
-        if not 0 <= self.temperature <= 2:
+        if not (_is_number(self.temperature) and 0 <= self.temperature <= 2):
             raise InvalidRequest(f"temperature must be between 0 and 2, not {self.temperature!r}")
-        if self.max_tokens < 1:
-            raise InvalidRequest(f"max_tokens must be positive, not {self.max_tokens!r}")
+        if type(self.max_tokens) is not int or self.max_tokens < 1:
+            raise InvalidRequest(f"max_tokens must be positive, and a whole number, not {self.max_tokens!r}")
+        seed = self.parameters.get("seed")
+        if seed is not None and type(seed) is not int:
+            raise InvalidRequest(f"seed must be a whole number, not {seed!r}")
         for name, instead in _NOT_PARAMETERS.items():
             if name in self.parameters or name in (self.parameters.get("extra_body") or {}):
                 raise InvalidRequest(f"{name!r} is not a parameter of a request; {instead}")
         top_p = self.parameters.get("top_p")
-        if top_p is not None and not 0 <= top_p <= 1:
+        if top_p is not None and not (_is_number(top_p) and 0 <= top_p <= 1):
             raise InvalidRequest(f"top_p must be between 0 and 1, not {top_p!r}")
 
     @property
@@ -204,10 +211,15 @@ class ChatRequest(Request):
     def of(cls, prompt: str | None = None, *, stream: bool = False, **options: Unpack[Options]) -> ChatRequest:
         """A request from what callers write: a prompt, or *messages*, and any of ``Options``."""
         given: dict[str, Any] = dict(options)
-        messages = [Message.of(message) for message in given.pop("messages", None) or ()]
+        history = given.pop("messages", None) or ()
+        if isinstance(history, str | Mapping):
+            raise InvalidRequest("messages is a list of messages; a prompt is given as the prompt")
+        messages = [Message.of(message) for message in history]
         if system_prompt := given.pop("system_prompt", None):
             messages.insert(0, Message("system", system_prompt))
         if prompt is not None:
+            if prompt == "":
+                raise InvalidRequest("the prompt is empty")
             messages.append(Message("user", prompt))
         stop = given.pop("stop_sequences", None) or ()
         named = {name: given.pop(name) for name in ("temperature", "max_tokens") if name in given}
@@ -316,6 +328,9 @@ def take_context(options: dict[str, Any]) -> dict[str, Any]:
     limits = Limits(**{name: options.pop(name) for name in _LIMITS if name in options})
     tags = options.pop("tags", None) or ()
     about: dict[str, Any] = {name: options.pop(name) for name in ("task", "project", "role") if name in options}
+    for name, value in about.items():
+        if value is not None and not isinstance(value, str):
+            raise InvalidRequest(f"{name} must be text, not {value!r}")
     return {**about, "tags": (tags,) if isinstance(tags, str) else tuple(tags), "limits": limits}
 
 
@@ -330,6 +345,10 @@ def _refuse_near_misses(parameters: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         if near:
             raise InvalidRequest(f"unknown option {name!r}; did you mean {near[0]!r}?")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_text(text: object, what: str) -> None:

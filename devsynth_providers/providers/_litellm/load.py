@@ -37,7 +37,7 @@ def _load() -> Any:
     litellm.disable_hf_tokenizer_download = True
     litellm.num_retries = 0
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)  # its warnings are of its own queues and loops
     return litellm
 
 
