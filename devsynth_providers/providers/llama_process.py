@@ -8,23 +8,17 @@ loop: one thread writes them (and starts the process when there is none), one re
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
-import io
 import itertools
 import json
 import os
 import queue
-import re
-import signal
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from .. import turns
 from ..errors import (
@@ -37,17 +31,12 @@ from ..errors import (
     RateLimitError,
     RequestRejected,
 )
+from .llama_pipe import LOAD_LIMIT_S, Event, LlamaPipe
 
-Event = dict[str, Any]
 Listener = Callable[[Event], None]
 
-WORKER = Path(__file__).with_name("llama_worker.py")
-SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 CANCEL_GRACE_S = 2.0
 """How long a running computation may take to stop when it is told to, before its process is killed."""
-
-LOAD_LIMIT_S = 600.0
-"""How long loading a model may take before its process is given up."""
 
 _ERRORS: dict[str, type[ProviderError]] = {
     "too_long": ContextTooLong,
@@ -72,10 +61,10 @@ class LlamaProcess:
     def forget(self) -> None:
         """Begin with nothing: no process, no thread, no caller. In a forked child, whose threads stayed behind."""
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._closed: subprocess.Popen[bytes] | None = None
+        self._process: LlamaPipe | None = None
+        self._closed: LlamaPipe | None = None
         self._listeners: dict[int, Listener] = {}
-        self._sent: dict[int, subprocess.Popen[bytes]] = {}
+        self._sent: dict[int, LlamaPipe] = {}
         self._begun: set[int] = set()
         self._overdue: dict[int, threading.Timer] = {}
         self._writer: _Writer | None = None
@@ -141,7 +130,7 @@ class LlamaProcess:
             process, self._process = self._process, None
         for each in filter(None, (process, self._closed)):
             each.kill()
-            _end(each)
+            each.end()
 
     def abandon(self) -> None:
         """End the process without waiting for it: for when nobody can call it any more."""
@@ -155,7 +144,7 @@ class LlamaProcess:
     def process_id(self) -> int | None:
         """The id of the process that has the model, or ``None`` while there is none."""
         process = self._process
-        return None if process is None else process.pid
+        return None if process is None else process.process_id
 
     def _post(self, request: Event, listener: Listener) -> int:
         try:
@@ -207,7 +196,7 @@ class LlamaProcess:
                         return
                     self._sent[number] = process
             if process is not None:
-                _send(process, line)
+                process.send(line)
         except OSError as error:  # it died a moment ago, or could not start; the reader tells those it had
             self._deliver({"id": number, "error": f"its process is gone: {error}", "kind": "died"})
         except ModelNotFound as error:
@@ -215,59 +204,31 @@ class LlamaProcess:
         except Exception as error:  # noqa: BLE001 - this thread serves everybody, and must outlive any one request
             self._deliver({"id": number, "error": f"{type(error).__name__}: {error}", "kind": "died"})
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        # -P: the folder of the script is no place to import from, it has a module called openai.
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not SECRET.search(name)},
-            bufsize=0,
-            start_new_session=True,  # Ctrl-C is for us; the process leaves when its input ends
-        )
-        assert process.stdout is not None
-        self._process = process
-        said: collections.deque[str] = collections.deque(maxlen=5)
-        listening = threading.Thread(target=_overhear, args=(process, said), name="llama-err", daemon=True)
-        listening.start()
-        answers = io.BufferedReader(cast("io.RawIOBase", process.stdout))
-        _send(process, self._settings)
-        deadline = threading.Timer(LOAD_LIMIT_S, process.kill)
-        deadline.daemon = True
-        deadline.start()
-        loaded = answers.readline()
-        deadline.cancel()
-        event = json.loads(loaded) if loaded else {"error": "its process ended while loading it"}
-        if "error" in event:
+    def _start(self) -> LlamaPipe:
+        process = self._process = LlamaPipe()
+        try:
+            process.load(self._settings)
+        except ModelNotFound:
             self._process = None
-            answers.close()
-            _end(process)
-            listening.join()
-            raise ModelNotFound(
-                f"{self._settings['path']} can not be loaded: {event['error']} {' '.join(said)}".strip()
-            )
-        threading.Thread(target=self._read, args=(process, answers, said), name="llama-out", daemon=True).start()
+            raise
+        threading.Thread(target=self._read, args=(process,), name="llama-out", daemon=True).start()
         return process
 
-    def _read(self, process: subprocess.Popen[bytes], answers: io.BufferedReader, said: collections.deque[str]) -> None:
+    def _read(self, process: LlamaPipe) -> None:
         """The reading thread: hand every answer to its caller, and at the end tell those who still wait for one."""
-        with answers:
-            for line in answers:
-                self._deliver(json.loads(line))
+        for event in process.events():
+            self._deliver(event)
         with self._lock:
             if self._process is process:
                 self._process = None
-        _end(process)
-        why = signal.Signals(-process.returncode).name if process.returncode < 0 else f"exit code {process.returncode}"
-        last = f" ({said[-1]})" if said else ""
+        died_of = process.end()
         with self._lock:
             orphans = [number for number, its in self._sent.items() if its is process]
-        event = {"error": f"its process ended: {why}{last}", "kind": "died"}
+        last = {"error": f"its process ended: {died_of}", "kind": "died"}
         if self._closed is process:
-            event = {"error": "its provider was closed", "kind": "closed"}
+            last = {"error": "its provider was closed", "kind": "closed"}
         for number in orphans:
-            self._deliver({"id": number, **event})
+            self._deliver({"id": number, **last})
 
     def _deliver(self, event: Event) -> None:
         number = event["id"]
@@ -316,7 +277,7 @@ class _Writer:
 def _after_fork() -> None:
     for each in _all:
         if each._process is not None:
-            each._process.returncode = 0  # the parent's child, not ours to wait for
+            each._process.disown()
         each.forget()
 
 
@@ -327,31 +288,3 @@ if hasattr(os, "register_at_fork"):
 def _hand_over(loop: asyncio.AbstractEventLoop, inbox: asyncio.Queue[Event], event: Event) -> None:
     with contextlib.suppress(RuntimeError):  # the caller's loop is closed: nobody listens any more
         loop.call_soon_threadsafe(inbox.put_nowait, event)
-
-
-def _send(process: subprocess.Popen[bytes], line: Event) -> None:
-    """Write *line* whole: a pipe may take a part of it and be interrupted by a signal."""
-    assert process.stdin is not None
-    rest = memoryview(json.dumps(line).encode() + b"\n")
-    while rest:
-        rest = rest[process.stdin.write(rest) :]
-
-
-def _overhear(process: subprocess.Popen[bytes], said: collections.deque[str]) -> None:
-    """Keep the last lines that native code has printed, for the error if it dies."""
-    assert process.stderr is not None
-    with process.stderr:
-        for line in process.stderr:
-            said.append(line.decode("utf-8", "replace").strip()[:200])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """See *process* off: it leaves by itself when nobody writes to it any more, or is made to."""
-    with contextlib.suppress(OSError):  # it was gone before the last line reached it
-        if process.stdin is not None:
-            process.stdin.close()
-    try:
-        process.wait(CANCEL_GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -214,7 +214,7 @@ def main() -> None:
         resource.setrlimit(
             resource.RLIMIT_CORE, (0, 0)
         )  # of native code a crash is expected, gigabytes of core are not
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     lines = sys.stdin.buffer
     settings = json.loads(lines.readline())
@@ -222,6 +222,7 @@ def main() -> None:
         worker = Worker(settings, out)
     except Exception as error:  # told to the other side, which raises it
         out.write(json.dumps({"id": 0, "error": f"{type(error).__name__}: {error}", "kind": "load"}).encode() + b"\n")
+        out.flush()
         return
     worker.say(id=0, done={"n_ctx": worker._writer.n_ctx(), "n_ctx_train": worker._writer._model.n_ctx_train()})
     threading.Thread(target=worker.read, args=(lines,), daemon=True).start()

@@ -2,17 +2,15 @@
 
 from .answer import Attempt, Chunk, Response, ToolCallPart, Vector, assemble, total_cost
 from .model import FREE, STRICT, Ability, CostBasis, Latency, Model, Price, Share, Usage
+from .options import Context, Options, Parameters
 from .plan import Candidate, Evidence, Plan, Rejection
 from .request import (
     AttemptReason,
     Call,
     ChatRequest,
-    Context,
     EmbedRequest,
     Limits,
     Message,
-    Options,
-    Parameters,
     Request,
     Role,
     ToolCall,

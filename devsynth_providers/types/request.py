@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from typing_extensions import override
 
 from ..errors import InvalidRequest
 from .model import Seconds, Share, Usd
+from .options import NOT_PARAMETERS, Options, refuse_near_misses
 
 if TYPE_CHECKING:
     from .answer import Attempt
@@ -175,7 +175,7 @@ class ChatRequest(Request):
         seed = self.parameters.get("seed")
         if seed is not None and type(seed) is not int:
             raise InvalidRequest(f"seed must be a whole number, not {seed!r}")
-        for name, instead in _NOT_PARAMETERS.items():
+        for name, instead in NOT_PARAMETERS.items():
             if name in self.parameters or name in (self.parameters.get("extra_body") or {}):
                 raise InvalidRequest(f"{name!r} is not a parameter of a request; {instead}")
         top_p = self.parameters.get("top_p")
@@ -224,7 +224,7 @@ class ChatRequest(Request):
         stop = given.pop("stop_sequences", None) or ()
         named = {name: given.pop(name) for name in ("temperature", "max_tokens") if name in given}
         about = take_context(given)
-        _refuse_near_misses(given)
+        refuse_near_misses(given)
         return cls(
             messages=tuple(messages),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
@@ -261,65 +261,6 @@ class EmbedRequest(Request):
         return frozenset(("embeddings",))
 
 
-class Context(TypedDict, total=False):
-    """For whom a request is and within which limits: what a policy decides by."""
-
-    task: str | None
-    project: str | None
-    role: str | None
-    tags: Sequence[str]
-    max_cost_usd: float | None
-    max_latency_s: float | None
-    first_token_s: float | None
-    min_quality: float | None
-
-
-class Parameters(Context, total=False):
-    """Keywords that ``generate`` and ``generate_stream`` take beside their named ones.
-
-    The first group goes to the policy; the others go to the model as they are. Names that are not listed here
-    go to the model too, so that a provider's own parameter needs no new release of this library.
-    """
-
-    top_p: float
-    top_k: int
-    seed: int
-    presence_penalty: float
-    frequency_penalty: float
-    response_format: Mapping[str, Any]
-    tool_choice: str | Mapping[str, Any]
-    parallel_tool_calls: bool
-    logit_bias: Mapping[str, float]
-    reasoning_effort: str
-    user: str
-    extra_body: Mapping[str, Any]
-
-
-class Options(Parameters, total=False):
-    """Every keyword of ``complete``, ``plan`` and ``ChatRequest.of``."""
-
-    temperature: float
-    max_tokens: int
-    stop_sequences: Sequence[str] | None
-    system_prompt: str | None
-    messages: Sequence[Message | Mapping[str, Any]] | None
-    tools: Sequence[Mapping[str, Any]] | None
-
-
-_NOT_PARAMETERS = {
-    "model": "the policy chooses the model",
-    "stream": "generate_stream, or ChatRequest(stream=True), streams",
-    "stream_options": "usage is always asked for",
-    "max_completion_tokens": "say max_tokens",
-    "stop": "say stop_sequences",
-    "n": "ask again for another answer",
-    "api_key": "give it to the provider, or name its variable in the policy (api_key_env)",
-    "base_url": "give it to the provider, or to the model in the policy",
-    "api_base": "give it to the provider, or to the model in the policy (base_url)",
-    "timeout": "give it to the provider, or to the policy (timeouts)",
-}
-"""What would undo a decision made elsewhere, and where it is made."""
-
 _LIMITS = tuple(each.name for each in fields(Limits))
 
 
@@ -332,19 +273,6 @@ def take_context(options: dict[str, Any]) -> dict[str, Any]:
         if value is not None and not isinstance(value, str):
             raise InvalidRequest(f"{name} must be text, not {value!r}")
     return {**about, "tags": (tags,) if isinstance(tags, str) else tuple(tags), "limits": limits}
-
-
-_LOOK_ALIKES = frozenset(("min_tokens", "stop_token_ids", "min_p", "typical_p", "top_a"))
-"""Parameters of some servers whose names are close to options, and are meant."""
-
-
-def _refuse_near_misses(parameters: Mapping[str, Any]) -> None:
-    """A misspelt limit must not travel to a model as an unknown parameter, and limit nothing."""
-    known = Options.__annotations__.keys()
-    for name in parameters.keys() - known - _LOOK_ALIKES:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        if near:
-            raise InvalidRequest(f"unknown option {name!r}; did you mean {near[0]!r}?")
 
 
 def _is_number(value: object) -> bool:
