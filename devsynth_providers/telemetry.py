@@ -130,8 +130,10 @@ class AttemptSpan:
 @contextmanager
 def request_span(request: Request, policy: str) -> Iterator[RequestSpan]:
     """Open the span of *request*: current inside this block; it ends with the answer, or with the error."""
-    facts = _request_facts(request) if _somebody_listens() else {}
-    span = _tracer.start_span(f"{_operation(request)} {policy}", attributes=facts)
+    if not _somebody_listens():
+        yield RequestSpan(trace.INVALID_SPAN)
+        return
+    span = _tracer.start_span(f"{_operation(request)} {policy}", attributes=_request_facts(request))
     handle = RequestSpan(span)
     try:
         with _current(span):
@@ -144,9 +146,14 @@ def request_span(request: Request, policy: str) -> Iterator[RequestSpan]:
 @contextmanager
 def attempt_span(request: Request, model: Model) -> Iterator[AttemptSpan]:
     """Open the span of one attempt: current inside this block; whoever opened it calls ``finish``."""
+    if not _somebody_listens():
+        handle = AttemptSpan(trace.INVALID_SPAN)
+        with turns.heard_by(handle):
+            yield handle
+        return
     kind = SpanKind.INTERNAL if model.provider in _IN_PROCESS else SpanKind.CLIENT
-    facts = _attempt_facts(request, model) if _somebody_listens() else {}
-    span = _tracer.start_span(f"{_operation(request)} {model.id}", kind=kind, attributes=facts)
+    name = f"{_operation(request)} {model.id}"
+    span = _tracer.start_span(name, kind=kind, attributes=_attempt_facts(request, model))
     handle = AttemptSpan(span)
     with _current(span), turns.heard_by(handle):
         yield handle
@@ -202,7 +209,7 @@ def _operation(request: Request) -> str:
 
 
 def _somebody_listens() -> bool:
-    """Whether there is an SDK; without one, nothing needs to be gathered for spans that nobody makes."""
+    """Whether there is an SDK. Without one nothing is gathered, and no context changed, for spans that nobody makes."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
