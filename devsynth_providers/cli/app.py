@@ -101,7 +101,7 @@ def ask_command(
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else flushing at exit would complain
+        _drop_output()
         raise typer.Exit(NOBODY_READS) from None
 
 
@@ -153,12 +153,18 @@ def run() -> int:
         print(f"error: {described(error)}", file=sys.stderr)
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
     except OSError as error:
+        _drop_output()
         print(f"error: {error.strerror or error}", file=sys.stderr)
         return 3
     except Exception as error:  # noqa: BLE001 - a bug: said in one line, and where it happened, not as a traceback
         print(f"error: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere: else Python would complain, and change the exit code, at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _text(prompt: str | None) -> str:
