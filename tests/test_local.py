@@ -19,6 +19,7 @@ from devsynth_providers import (
     InvalidRequest,
     LocalProvider,
     ModelNotFound,
+    ProviderTimeout,
     ProviderUnavailable,
     RateLimitError,
     RequestRejected,
@@ -231,6 +232,19 @@ class TestItsProcess:
             async with asyncio.timeout(0.3):
                 await local.generate("hi", max_tokens=2)
         assert await local.generate("hi", max_tokens=2)
+        assert local.process_id != stuck
+
+    async def test_counting_gives_a_stuck_process_up_and_the_next_call_has_another(
+        self, local: LocalProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stuck = local.process_id
+        assert stuck is not None
+        os.kill(stuck, signal.SIGSTOP)
+        with monkeypatch.context() as patience:
+            patience.setattr("devsynth_providers.providers.llama_process.LOAD_LIMIT_S", 0.3)
+            with pytest.raises(ProviderTimeout, match="no sign of life"):
+                local.count_tokens("hello world")
+        assert local.count_tokens("hello world") == 2
         assert local.process_id != stuck
 
     async def test_a_call_left_while_the_model_loads_is_never_decoded(self) -> None:

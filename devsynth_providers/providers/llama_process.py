@@ -133,8 +133,9 @@ class LlamaProcess:
             each.end()
 
     def abandon(self) -> None:
-        """End the process without waiting for it: for when nobody can call it any more."""
-        writer, process = self._writer, self._process
+        """End the process without waiting for it, and without the lock: a garbage collector may call this anywhere."""
+        writer, self._writer = self._writer, None  # the next request starts another
+        process, self._process = self._process, None
         if writer is not None:
             writer.stop()
         if process is not None:
