@@ -93,9 +93,12 @@ if TYPE_CHECKING:
         When as When,
     )
     from .port import ProviderPort as ProviderPort
+    from .providers.anthropic import AnthropicProvider as AnthropicProvider
+    from .providers.anything import LiteLLMProvider as LiteLLMProvider
     from .providers.lmstudio import LMStudioProvider as LMStudioProvider
     from .providers.local import LocalProvider as LocalProvider
     from .providers.openai import OpenAIProvider as OpenAIProvider
+    from .providers.openrouter import OpenRouterProvider as OpenRouterProvider
     from .providers.registry import (
         ProviderRegistry as ProviderRegistry,
     )
@@ -145,6 +148,9 @@ if TYPE_CHECKING:
         Model as Model,
     )
     from .types import (
+        Network as Network,
+    )
+    from .types import (
         Plan as Plan,
     )
     from .types import (
@@ -166,6 +172,9 @@ if TYPE_CHECKING:
         Timeouts as Timeouts,
     )
     from .types import (
+        Tls as Tls,
+    )
+    from .types import (
         ToolCall as ToolCall,
     )
     from .types import (
@@ -185,17 +194,20 @@ _HOMES = {
     "layers.fallback": "FallbackProvider",
     "policy": "Conditions Facts Policy Range Rule When",
     "port": "ProviderPort",
+    "providers.anthropic": "AnthropicProvider",
+    "providers.anything": "LiteLLMProvider",
     "providers.lmstudio": "LMStudioProvider",
     "providers.local": "LocalProvider",
     "providers.openai": "OpenAIProvider",
+    "providers.openrouter": "OpenRouterProvider",
     "providers.registry": "ProviderRegistry registry",
     "providers.stub": "StubProvider",
     "reply": "Reply",
     "router": "Router stack",
     "sync": "SyncRouter",
     "types": (
-        "FREE Attempt Candidate ChatRequest Chunk EmbedRequest Evidence Latency Limits Message Model Plan "
-        "Price Rejection Request Response Retry Timeouts ToolCall Usage"
+        "FREE Attempt Candidate ChatRequest Chunk EmbedRequest Evidence Latency Limits Message Model Network Plan "
+        "Price Rejection Request Response Retry Timeouts Tls ToolCall Usage"
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

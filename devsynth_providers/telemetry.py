@@ -166,6 +166,11 @@ def event(name: str, **facts: Attribute | None) -> None:
         span.add_event(name, {key: value for key, value in facts.items() if value is not None})
 
 
+def mark(name: str, value: Attribute) -> None:
+    """Say something of the current span."""
+    trace.get_current_span().set_attribute(name, value)
+
+
 def trace_id() -> str | None:
     """The id of the current trace as Jaeger shows it, or ``None`` where nothing is traced."""
     context = trace.get_current_span().get_span_context()

@@ -58,6 +58,7 @@ SUBJECTS: dict[str, Subject] = {
     "ScriptedProvider": lambda server: scripted(),
     "StubProvider": lambda server: StubProvider(),
     "OpenAIProvider": lambda server: OpenAIProvider(known("openai", server.url), api_key="k"),
+    "OpenAIProvider, unified": lambda server: OpenAIProvider(known("openai", server.url), transport="litellm"),
     "LMStudioProvider": lambda server: LMStudioProvider(known("lmstudio", server.url)),
     "Timed": lambda server: Timed(scripted()),
     "Traced": lambda server: Traced(scripted()),

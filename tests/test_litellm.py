@@ -41,7 +41,7 @@ from devsynth_providers import (
     Usage,
 )
 from devsynth_providers.providers._litellm import load
-from devsynth_providers.providers._litellm.errors import scrub
+from devsynth_providers.providers.failures import scrub
 
 from .conftest import Ask
 from .loopback import Answer, Loopback, as_json, delta, failure, sse, stream, usage_event, vectors, whole
@@ -49,8 +49,20 @@ from .loopback import Answer, Loopback, as_json, delta, failure, sse, stream, us
 KEY = "sk-canary-0123456789abcdef"
 
 
+LANES: dict[str, Any] = {"direct": "auto", "unified": "litellm"}
+_transport = "auto"
+
+
+@pytest.fixture(autouse=True, params=list(LANES))
+def lane(request: pytest.FixtureRequest) -> str:
+    """Every fact holds on both lanes, or says on which."""
+    global _transport  # noqa: PLW0603 - so that a test need not pass it along
+    _transport = LANES[request.param]
+    return str(request.param)
+
+
 def provider(server: Loopback, **options: Any) -> OpenAIProvider:
-    options = {"retry_attempts": 1, "timeout": 10, "api_key": KEY, **options}
+    options = {"retry_attempts": 1, "timeout": 10, "api_key": KEY, "transport": _transport, **options}
     return OpenAIProvider("served-model", base_url=server.url, **options)
 
 
@@ -255,10 +267,11 @@ class TestFailures:
         with pytest.raises(ContentFiltered, match="the model refused: I will not"):
             await provider(server).generate("hi")
 
-    async def test_a_streamed_refusal_is_lost_by_litellm_and_so_is_an_empty_answer(self, server: Loopback) -> None:
-        server.script(sse(delta(refusal="I will not."), delta(finish="stop"), "[DONE]"))
-        with pytest.raises(EmptyResponse):
+    async def test_a_streamed_refusal_is_told_whole_and_lost_by_litellm(self, server: Loopback, lane: str) -> None:
+        server.script(sse(delta(refusal="I will"), delta(refusal=" not."), delta(finish="stop"), "[DONE]"))
+        with pytest.raises(ContentFiltered if lane == "direct" else EmptyResponse) as caught:
             await provider(server).complete(ChatRequest.of("hi", stream=True))
+        assert lane == "unified" or str(caught.value) == "the model refused: I will not."
 
     async def test_usage_of_an_answer_without_content_is_billed(self, server: Loopback) -> None:
         empty = whole(None, usage=(100, 1000))

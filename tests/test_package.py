@@ -14,12 +14,13 @@ import devsynth_providers as d
 ROOT = Path(__file__).parent.parent
 
 PUBLIC = """
-AllProvidersFailed Attempt AuthenticationError BudgetExceeded Candidate ChatRequest Chunk Conditions ConfigurationError
-ContentFiltered ContextTooLong DevSynthError EmbedRequest EmptyResponse Evidence FREE Facts FallbackProvider
-InvalidRequest LMStudioProvider Latency Limits LocalProvider MalformedResponse Message Model ModelNotFound NoModelFits
-OpenAIProvider Plan Policy PolicyError Price ProviderError ProviderPort ProviderRegistry ProviderTimeout
-ProviderUnavailable QuotaExhausted Range RateLimitError Rejection Reply Request RequestRejected Response Retry Router
-Rule StreamInterrupted StubProvider SyncRouter TaskAnalyzer TaskFacts Timeouts ToolCall Usage When registry stack
+AllProvidersFailed AnthropicProvider Attempt AuthenticationError BudgetExceeded Candidate ChatRequest Chunk Conditions
+ConfigurationError ContentFiltered ContextTooLong DevSynthError EmbedRequest EmptyResponse Evidence FREE Facts
+FallbackProvider InvalidRequest LMStudioProvider Latency Limits LiteLLMProvider LocalProvider MalformedResponse Message
+Model ModelNotFound Network NoModelFits OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price ProviderError
+ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range RateLimitError Rejection Reply
+Request RequestRejected Response Retry Router Rule StreamInterrupted StubProvider SyncRouter TaskAnalyzer TaskFacts
+Timeouts Tls ToolCall Usage When registry stack
 """
 
 

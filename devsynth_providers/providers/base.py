@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 from urllib.parse import urlsplit
 
 from typing_extensions import override
@@ -20,19 +21,39 @@ from ..layers.traced import Traced
 from ..layers.wrapper import Wrapper
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import Model, Request, Retry, Timeouts
+from ..types import Model, Network, Request, Retry, Timeouts, Transport
+from ._litellm.dialects import Dialect
+from ._litellm.direct import Direct
+from ._litellm.lanes import Lanes
 from ._litellm.unified import Unified
+from .network import network_from
+from .wire import Wire
 
 NO_KEY = "no-key"
 """Sent where a server wants none. LiteLLM would else send the key of OpenAI to whatever server this is."""
+
+_METADATA_HOSTS = frozenset(("metadata.google.internal", "100.100.100.200", "fd00:ec2::254"))
+
+
+class Common(TypedDict, total=False):
+    """Keywords that every facade to a server takes."""
+
+    api_key: str | None
+    base_url: str | None
+    retry_attempts: int
+    timeout: float | Timeouts
+    network: Network | None
+    transport: Transport | None
 
 
 class BaseProvider(Wrapper):
     """One model behind LiteLLM. A subclass says, as data, what is different about its provider.
 
     *model* is a name or a ``Model``; *retry_attempts* counts all attempts, the first too; *timeout* is the deadline for
-    an answer over all attempts, in seconds, or all four clocks. Where a setting is not given, the environment is
-    asked. Raises ``ConfigurationError`` if a key is missing, before anything is opened.
+    an answer over all attempts, in seconds, or all four clocks; *network* says how to trust servers and which proxy to
+    take; *transport* ``litellm`` has LiteLLM itself send, ``auto`` only where nothing better is proved. Where a setting
+    is not given, the environment is asked. Raises ``ConfigurationError`` if a key is missing, before anything is
+    opened.
     """
 
     provider: ClassVar[str]
@@ -54,9 +75,14 @@ class BaseProvider(Wrapper):
         base_url: str | None = None,
         retry_attempts: int = 3,
         timeout: float | Timeouts = 60,
+        network: Network | None = None,
+        transport: Transport | None = None,
     ) -> None:
         timeouts = Timeouts.of(timeout)
         facts = self._facts(model, base_url)
+        if transport is not None:
+            facts = replace(facts, transport=transport)
+        self._wire = Wire(network_from(os.environ) if network is None else network, connect_s=timeouts.connect_s)
         super().__init__(self._connect(facts, self._key(facts, api_key), timeouts))
         self._total_s = timeouts.total_s
         self._layered = Retrying(Metered(Traced(Timed(self.inner, timeouts))), Retry(attempts=retry_attempts))
@@ -71,45 +97,66 @@ class BaseProvider(Wrapper):
         started = asyncio.get_running_loop().time()
         return (await self._layered.send(request.due(started + self._total_s))).since(started)
 
+    async def why_not_direct(self) -> str | None:
+        """Why LiteLLM itself sends, in a few words; ``None`` if our own wire does. The first call loads LiteLLM."""
+        if isinstance(self.inner, Lanes):
+            return await self.inner.why_not_direct()
+        return "transport is litellm" if self.model.transport == "litellm" else "no translators are proved for it"
+
     def _facts(self, model: str | Model | None, base_url: str | None) -> Model:
-        facts = model or _environment(self.model_variables) or self.default_model
+        facts = model or environment(self.model_variables) or self.default_model
         if facts is None:
             ways = " or ".join(("the argument model", *self.model_variables))
             raise ConfigurationError(f"{type(self).__name__} needs a model: {ways}")
-        url = base_url or (facts.base_url if isinstance(facts, Model) else None) or _environment(self.url_variables)
+        url = base_url or (facts.base_url if isinstance(facts, Model) else None) or environment(self.url_variables)
         if isinstance(facts, str):
             facts = catalogue.complete(Model(name=facts, provider=self.provider, base_url=url))
-        return replace(facts, base_url=_checked(url or self.default_url))
+        return replace(facts, base_url=self._url(checked_url(url or self.default_url)))
+
+    def _url(self, url: str | None) -> str | None:
+        """*url* as the wire wants it."""
+        return url
 
     def _key(self, model: Model, given: str | None) -> str:
         at_home = model.base_url == self.default_url
         variable = model.api_key_env or (self.key_variable if at_home else None)
-        key = given or (os.environ.get(variable) if variable else None)
+        key = (given or (os.environ.get(variable) if variable else None) or "").strip()
         if variable and not key:
             raise ConfigurationError(f"{variable} is not set, and no api_key is given")
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigurationError(f"{variable or 'api_key'} has characters in it that no key has")
         return key or NO_KEY
 
     def _connect(self, model: Model, key: str, timeouts: Timeouts) -> ProviderPort:
-        return Unified(
+        unified = Unified(
             model,
             target=f"{self.prefix}/{model.id}",
             api_key=key,
             base_url=model.base_url,
-            connect_s=timeouts.connect_s,
+            wire=self._wire,
             extra=self._extra(),
         )
+        dialect = self._dialect()
+        if dialect is None or model.base_url is None or model.transport == "litellm":
+            return unified
+        return Lanes(Direct(model, dialect, self._wire, api_key=key, base_url=model.base_url), unified, dialect)
+
+    def _dialect(self) -> Dialect | None:
+        """The wire that the provider speaks, if the direct lane speaks it too."""
+        return None
 
     def _extra(self) -> Mapping[str, Any]:
         """What LiteLLM is told with every call, beside what all providers need."""
         return {}
 
 
-def _environment(variables: Sequence[str]) -> str | None:
+def environment(variables: Sequence[str]) -> str | None:
+    """The first of *variables* that is set to something."""
     return next((value for name in variables if (value := os.environ.get(name))), None)
 
 
-def _checked(url: str | None) -> str | None:
-    """*url*, if it is one that a request with a key in it may go to."""
+def checked_url(url: str | None) -> str | None:
+    """*url*, if it is one that a request with a key in it may go to. Raises ``ConfigurationError``."""
     if url is None:
         return None
     try:
@@ -121,7 +168,21 @@ def _checked(url: str | None) -> str | None:
         raise ConfigurationError(f"base_url must start with http:// or https:// and name a host, not {url!r}")
     if parts.username or parts.password:
         raise ConfigurationError("base_url must not carry a user name or a password; use api_key")
+    if parts.query or parts.fragment:
+        raise ConfigurationError("base_url must end with its path: no question mark, no hash")
+    if _is_metadata(parts.hostname):
+        raise ConfigurationError(f"base_url names {parts.hostname}, where machines keep their own secrets")
     url = url.rstrip("/")
-    if url.endswith(("/chat/completions", "/embeddings")):
+    if url.endswith(("/chat/completions", "/embeddings", "/messages")):
         raise ConfigurationError(f"base_url ends before the name of the call: {url.rpartition('/v1/')[0]}/v1")
     return url
+
+
+def _is_metadata(host: str) -> bool:
+    """Whether *host* is where a cloud tells its machines their credentials: never a model's server."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower().rstrip(".") in _METADATA_HOSTS
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_link_local or str(address) in _METADATA_HOSTS

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from typing_extensions import override
 
-from ..types import Model
+from ._litellm.dialects import Dialect, OpenAIChat
 from .base import BaseProvider
 
 
@@ -21,7 +20,9 @@ class LMStudioProvider(BaseProvider):
     url_variables: ClassVar[tuple[str, ...]] = ("LMSTUDIO_BASE_URL", "LM_STUDIO_ENDPOINT")
 
     @override
-    def _facts(self, model: str | Model | None, base_url: str | None) -> Model:
-        facts = super()._facts(model, base_url)
-        url = facts.base_url or ""
-        return facts if url.endswith("/v1") else replace(facts, base_url=f"{url}/v1")
+    def _url(self, url: str | None) -> str | None:
+        return url if url is None or url.endswith("/v1") else f"{url}/v1"
+
+    @override
+    def _dialect(self) -> Dialect:
+        return OpenAIChat()

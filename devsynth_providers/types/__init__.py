@@ -1,7 +1,7 @@
 """The values that travel: what is asked, of which model, what was decided, and what came back. All frozen."""
 
 from .answer import Attempt, Chunk, Response, ToolCallPart, Vector, assemble, total_cost
-from .model import FREE, STRICT, Ability, CostBasis, Latency, Model, Price, Share, Usage
+from .model import FREE, STRICT, Ability, CostBasis, Latency, Model, Price, Share, Transport, Usage
 from .options import Context, Options, Parameters
 from .plan import Candidate, Evidence, Plan, Rejection
 from .request import (
@@ -16,7 +16,7 @@ from .request import (
     ToolCall,
     take_context,
 )
-from .settings import Retry, Timeouts
+from .settings import Network, Retry, Timeouts, Tls
 
 __all__ = [
     "FREE",
@@ -36,6 +36,7 @@ __all__ = [
     "Limits",
     "Message",
     "Model",
+    "Network",
     "Options",
     "Parameters",
     "Plan",
@@ -47,8 +48,10 @@ __all__ = [
     "Role",
     "Share",
     "Timeouts",
+    "Tls",
     "ToolCall",
     "ToolCallPart",
+    "Transport",
     "Usage",
     "Vector",
     "assemble",

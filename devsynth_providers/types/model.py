@@ -13,6 +13,9 @@ Seconds = Annotated[float, Interval(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Interval(gt=0, le=86_400)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 
+Transport = Literal["auto", "litellm"]
+"""``auto`` sends with our own wire where LiteLLM's translators are proved for it; ``litellm`` has LiteLLM send."""
+
 Ability = Literal["chat", "embeddings", "tools", "json", "vision", "audio"]
 
 STRICT = {"extra": "forbid"}
@@ -129,6 +132,7 @@ class Model:
     quality: Share | None = None
     latency: Latency | None = None
     tags: tuple[str, ...] = ()
+    transport: Transport = "auto"
 
     @property
     def id(self) -> str:

@@ -1,8 +1,9 @@
-"""How long to wait, and how often to try: settings that a policy may carry and a layer obeys."""
+"""How long to wait, how often to try, and by which way to a server: settings that layers and wires obey."""
 
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -56,3 +57,34 @@ class Retry:
             raise ConfigurationError(f"attempts counts the first one too: it must be 1 or more, not {self.attempts!r}")
         if not (0 <= self.initial_s < math.inf and 0 <= self.cap_s < math.inf):
             raise ConfigurationError("initial_s and cap_s must be numbers of seconds from 0 on")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How a server proves who it is, and we to it. Files are PEM.
+
+    *ca_file* takes the place of the authorities that this machine trusts; *cert_file*, with *key_file* unless the key
+    is in it too, is shown to servers that ask. ``verify=False`` believes every server, and is for tests only.
+    """
+
+    verify: bool = True
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ca_file", "cert_file", "key_file"):
+            file = getattr(self, name)
+            if file is not None and not os.path.isfile(file):
+                raise ConfigurationError(f"tls: {name} is {file!r}, and no such file is there")
+        if self.key_file is not None and self.cert_file is None:
+            raise ConfigurationError("tls: key_file is the key of a cert_file, and there is none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The way to a server. *proxy* is a URL; ``None`` asks the environment (``HTTPS_PROXY``, ``HTTP_PROXY``,
+    ``NO_PROXY``), and ``""`` goes straight. A server on this machine is never asked through a proxy."""
+
+    tls: Tls = Tls()
+    proxy: str | None = None

@@ -1,61 +1,36 @@
-"""Their errors to ours: by status and code first, by type next, by text last. No key and no page gets through."""
+"""LiteLLM's errors to ours. What it made up is told from what the server said; the key that hangs on them stays."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import (
-    AuthenticationError,
     ConfigurationError,
     ContentFiltered,
     ContextTooLong,
     DevSynthError,
     MalformedResponse,
-    ModelNotFound,
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
-    QuotaExhausted,
-    RateLimitError,
     RequestRejected,
 )
 from ...types import Model
+from .. import failures
 
-_QUOTA = re.compile(r"insufficient_quota|credit_balance|billing_hard_limit|spend_limit")
-_OVERFLOW_CODES = frozenset(("context_length_exceeded", "context_window_exceeded", "exceed_context_size_error"))
-_OVERFLOW = re.compile(
-    r"maximum context length|context (?:length|window|size)|prompt is too long|input is too long"
-    r"|too many (?:input )?tokens|exceeds? the (?:available )?context|reduce the length|n_ctx|n_keep",
-    re.IGNORECASE,
-)
-_FILTER_CODES = frozenset(("content_filter", "content_policy_violation", "responsibleaipolicyviolation"))
 _NOT_AN_ANSWER = re.compile(
     r"Empty or invalid response from LLM endpoint|Invalid response object|Expecting value"
-    r"|Extra data|Unterminated string"
+    r"|Extra data|Unterminated string|Unable to get json response"
 )
 _UNREACHED = frozenset(("ConnectError", "ConnectTimeout"))
-_KEYS = re.compile(
-    r"\b(?:sk|pk|gsk|xai|hf|key)[-_][A-Za-z0-9_\-]{8,}|AIza[A-Za-z0-9_\-]{10,}|(?i:bearer)\s+[A-Za-z0-9._\-]{8,}"
-)
-LONGEST_MESSAGE = 400
-
-_BY_STATUS: dict[int, type[ProviderError]] = {
-    401: AuthenticationError,
-    402: QuotaExhausted,
-    403: AuthenticationError,
-    404: ModelNotFound,
-    408: ProviderTimeout,
-    413: ContextTooLong,
-    429: RateLimitError,
-    504: ProviderTimeout,
-}
+_UNSENT = "UnsupportedParamsError"
+_TIMEOUTS = frozenset(("Timeout", "APITimeoutError", "ConnectTimeout", "ReadTimeout", "TimeoutError"))
 _MADE_UP = 500
 """What LiteLLM says of whatever went wrong on its own side; believed only if the server was seen to say it."""
-_UNBILLED = frozenset((409, 502, 503, 529))
+_THEIRS = frozenset(("litellm", "openai", "httpx", "aiohttp"))
 
 
 def translate(error: Exception, model: Model, secrets: Sequence[str]) -> DevSynthError | None:
@@ -65,51 +40,35 @@ def translate(error: Exception, model: Model, secrets: Sequence[str]) -> DevSynt
         if isinstance(each, DevSynthError):
             return each
         if isinstance(each, ImportError):
-            return ConfigurationError(f"LiteLLM lacks a package for {model.name}: {scrub(str(each), secrets)}")
-    if not any(type(each).__module__.partition(".")[0] in ("litellm", "openai", "httpx", "aiohttp") for each in chain):
+            lacking = failures.scrub(str(each), secrets)
+            return ConfigurationError(f"LiteLLM lacks a package for {model.name}: {lacking}")
+    if not any(type(each).__module__.partition(".")[0] in _THEIRS for each in chain):
         return None
-    status, code, told = _status(chain), _code(chain), _message(chain)
-    code = code and scrub(code, secrets)[:64]
-    kind = _kind(chain, status, code, told)
-    ours = kind(scrub(told, secrets), provider=model.provider, model=model.name, status=status, code=code)
-    if isinstance(ours, RateLimitError | ProviderUnavailable):
-        ours.retry_after_s = _retry_after_s(chain)
-    if isinstance(ours, ContextTooLong):
-        ours.context_window = model.context_window
-    if status in _UNBILLED or _unreached(chain) is not None:
+    status, code, message = _status(chain), _code(chain), _message(chain)
+    cls = _kind(chain, status, code, message)
+    ours = failures.failure(cls, message, model, status=status, code=code, headers=_headers(chain), secrets=secrets)
+    if _unreached(chain) is not None:
         ours.billed = False
+    if type(error).__name__ == _UNSENT:
+        ours.status, ours.passes_on = None, True  # nothing was sent: another model may take it
     return ours
 
 
-def scrub(text: str, secrets: Sequence[str] = ()) -> str:
-    """*text* without keys, those in *secrets* and whatever looks like one, and no longer than a message should be."""
-    for secret in secrets:
-        if len(secret) >= 8:
-            text = text.replace(secret, "[key]")
-    text = _KEYS.sub("[key]", text)
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"
-
-
-def _kind(chain: list[BaseException], status: int | None, code: str | None, told: str) -> type[ProviderError]:
+def _kind(chain: list[BaseException], status: int | None, code: str | None, message: str) -> type[ProviderError]:
     names = {type(each).__name__ for each in chain}
-    lowered = (code or "").lower()
-    if status in (None, 400, 403, 422, 429) and _QUOTA.search(lowered):
-        return QuotaExhausted
-    if lowered in _OVERFLOW_CODES or "ContextWindowExceededError" in names:
-        return ContextTooLong
-    if lowered in _FILTER_CODES or "ContentPolicyViolationError" in names:
-        return ContentFiltered
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if status is not None and 400 <= status < 500 and status != 409:
-        return ContextTooLong if _OVERFLOW.search(told) else RequestRejected
-    if names & {"Timeout", "APITimeoutError", "ConnectTimeout", "ReadTimeout", "TimeoutError"}:
+    told = failures.kind(status, code, message)
+    if told in (None, RequestRejected, ProviderUnavailable):  # LiteLLM knows some texts that we do not
+        if "ContextWindowExceededError" in names:
+            return ContextTooLong
+        if "ContentPolicyViolationError" in names:
+            return ContentFiltered
+    if told is not None:
+        return told
+    if names & _TIMEOUTS:
         return ProviderTimeout
-    if any(isinstance(each, json.JSONDecodeError | UnicodeDecodeError) for each in chain) or _NOT_AN_ANSWER.search(
-        told
-    ):
+    if any(isinstance(each, json.JSONDecodeError | UnicodeDecodeError) for each in chain):
         return MalformedResponse
-    return ProviderUnavailable
+    return MalformedResponse if _NOT_AN_ANSWER.search(message) else ProviderUnavailable
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -165,32 +124,12 @@ def _unreached(chain: list[BaseException]) -> BaseException | None:
     return next((each for each in chain if type(each).__name__ in _UNREACHED), None)
 
 
-def _retry_after_s(chain: list[BaseException]) -> float | None:
-    """How long the server wants to be left alone: milliseconds before seconds before a date; else ``None``."""
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - slow to import, rarely needed
-
+def _headers(chain: list[BaseException]) -> Mapping[str, str]:
     for each in chain:
         headers: Any = getattr(each, "litellm_response_headers", None) or getattr(
             getattr(each, "response", None), "headers", None
         )
-        if not headers:
-            continue
-        if (ms := _number(headers.get("retry-after-ms"))) is not None:
-            return ms / 1000
-        if (seconds := _number(headers.get("retry-after"))) is not None:
-            return seconds
-        try:
-            at = parsedate_to_datetime(headers["retry-after"])
-            now = parsedate_to_datetime(headers["date"])  # the server's clock, not ours
-            return max(0.0, (at - now).total_seconds())
-        except (KeyError, TypeError, ValueError):
-            continue
-    return None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+        if headers:
+            found: Mapping[str, str] = headers
+            return found
+    return {}

@@ -6,15 +6,14 @@ LiteLLM itself uses for every call.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import importlib
 import logging
 import os
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
+
+from ..threads import in_thread
 
 _SETTINGS = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it downloads a price list; only this spelling counts
@@ -23,7 +22,6 @@ _SETTINGS = {
     "LITELLM_MODE": "PRODUCTION",  # else it reads .env from the working directory
 }
 
-T = TypeVar("T")
 _lock = threading.Lock()
 
 
@@ -39,31 +37,6 @@ def _load() -> Any:
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its warnings are of its own queues and loops
     return litellm
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """What *work* returns, from a thread of its own: no pool that somebody else could fill, or a fork leave behind."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(cast("T", result))
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        try:
-            result, error = work(), None
-        except BaseException as caught:  # noqa: BLE001 - it belongs to whoever waits
-            result, error = None, caught
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name="devsynth-work", daemon=True).start()
-    return await done
 
 
 def load() -> Any:

@@ -1,0 +1,102 @@
+"""What LiteLLM's objects say, as ours, and put to the proof: both lanes read answers here.
+
+Usage that can not be true is none. Vectors are right only if there is one for each text, in order, finite and of one
+dimension.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from ...errors import ContentFiltered, MalformedResponse
+from ...types import EmbedRequest, Model, ToolCallPart, Usage, Vector
+
+
+def text(message: Any, model: Model) -> str:
+    """The text of a message or a delta. Raises ``ContentFiltered`` if it is a refusal."""
+    if message.content:
+        return str(message.content)
+    own = getattr(message, "provider_specific_fields", None) or {}
+    refused(getattr(message, "refusal", None) or own.get("refusal") or "", model)
+    return ""
+
+
+def refused(refusal: str, model: Model) -> None:
+    """Raise ``ContentFiltered`` if there is a *refusal*."""
+    if refusal:
+        raise ContentFiltered(f"the model refused: {refusal}", provider=model.provider, model=model.name)
+
+
+def tool_calls(message: Any) -> tuple[ToolCallPart, ...]:
+    """The tool calls, or pieces of them, of a message or a delta."""
+    calls = getattr(message, "tool_calls", None) or ()
+    return tuple(
+        ToolCallPart(
+            index if getattr(call, "index", None) is None else call.index,
+            call.id or "",
+            call.function.name or "",
+            call.function.arguments or "",
+        )
+        for index, call in enumerate(calls)
+    )
+
+
+def usage(answer: Any) -> Usage | None:
+    """The usage in *answer*, or ``None`` where there is none or it can not be true."""
+    told = getattr(answer, "usage", None)
+    if told is None:
+        return None
+    prompt, completion = told.prompt_tokens or 0, getattr(told, "completion_tokens", 0) or 0
+    inner = getattr(told, "prompt_tokens_details", None)
+    outer = getattr(told, "completion_tokens_details", None)
+    cached = getattr(inner, "cached_tokens", None) or 0
+    written = getattr(inner, "cache_creation_tokens", None) or 0
+    reasoning = getattr(outer, "reasoning_tokens", None) or 0
+    return checked(Usage(prompt, completion, cached, written, reasoning))
+
+
+def checked(told: Usage) -> Usage | None:
+    """*told*, if it can be true."""
+    cached, written = told.cached_input_tokens, told.cache_write_tokens
+    likely = min(told.input_tokens, told.output_tokens, cached, written, told.reasoning_tokens) >= 0
+    likely = likely and cached + written <= told.input_tokens and told.reasoning_tokens <= told.output_tokens
+    return told if likely and told.input_tokens + told.output_tokens > 0 else None
+
+
+def vectors(rows: Any, request: EmbedRequest, model: Model) -> tuple[Vector, ...]:
+    """The vectors in *rows*, each with its index, in the order of the texts. Raises ``MalformedResponse``."""
+    try:
+        numbered = [(row["index"], _vector(row["embedding"])) for row in map(dict, rows)]
+        problem = _problem([index for index, _ in numbered], [row for _, row in numbered], len(request.texts))
+    except (TypeError, ValueError, KeyError, AttributeError, struct.error) as error:
+        numbered, problem = [], f"embeddings in a form that is none: {type(error).__name__}"
+    if problem:
+        raise MalformedResponse(problem, provider=model.provider, model=model.name)
+    return tuple(row for _, row in sorted(numbered, key=lambda each: each[0]))
+
+
+def _vector(sent: Any) -> tuple[Any, ...]:
+    """The numbers of one vector, sent as a list, or as 32-bit floats in base64."""
+    if not isinstance(sent, str):
+        return tuple(sent)
+    packed = base64.b64decode(sent, validate=True)
+    return struct.unpack(f"<{len(packed) // 4}f", packed)
+
+
+def _problem(indices: Sequence[int], rows: Sequence[Any], wanted: int) -> str | None:
+    """What is wrong with vectors, or ``None``."""
+    if sorted(indices) != list(range(wanted)):
+        return f"{wanted} texts, but vectors number {sorted(indices)[:10]}"
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or 0 in lengths:
+        return f"vectors of different length: {sorted(lengths)}"
+    for row in rows:
+        if not all(isinstance(x, int | float) and math.isfinite(x) for x in row):
+            return "a vector with something in it that is no number"
+        if not any(row):
+            return "a vector of zeros"
+    return None

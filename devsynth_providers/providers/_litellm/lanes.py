@@ -1,0 +1,46 @@
+"""Two ways to the same answer: the direct lane where LiteLLM's translators are proved, else the unified one."""
+
+from __future__ import annotations
+
+from typing_extensions import override
+
+from ...port import ProviderPort
+from ...reply import Reply
+from ...types import Model, Request
+from . import contracts, load
+from .dialects import Dialect
+from .direct import Direct
+from .unified import Unified
+
+
+class Lanes(ProviderPort):
+    """Takes *direct* as long as the installed LiteLLM keeps the contract of its *dialect*, else *unified*."""
+
+    def __init__(self, direct: Direct, unified: Unified, dialect: Dialect) -> None:
+        self._direct = direct
+        self._unified = unified
+        self._dialect = dialect
+
+    @property
+    @override
+    def model(self) -> Model:
+        return self._direct.model
+
+    @override
+    async def send(self, request: Request) -> Reply:
+        lane = self._direct if await self.why_not_direct() is None else self._unified
+        return await lane.send(request)
+
+    async def why_not_direct(self) -> str | None:
+        """Why the unified lane is taken; ``None`` if it is not."""
+        await load.ready()
+        return contracts.broken(self._dialect)
+
+    @override
+    async def warm_up(self) -> None:
+        await self._unified.warm_up()
+        await self.why_not_direct()
+
+    @override
+    async def aclose(self) -> None:
+        await self._direct.aclose()

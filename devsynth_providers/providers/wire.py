@@ -1,0 +1,290 @@
+"""HTTP in our own hands: a request out, a status, headers and bytes back, and what goes wrong as errors of ours.
+
+One aiohttp session serves all providers of an event loop: its connections are shared, and their number does not grow
+with keys or models. It is closed with the last provider that used it there, or with the loop. Redirects are not
+followed: a prompt and a key go to the host that was named, and to no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+import ssl
+import sys
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from typing_extensions import override
+
+from ..errors import ConfigurationError, MalformedResponse, ProviderError, ProviderTimeout, ProviderUnavailable
+from ..types import Network, Tls
+from .threads import in_thread
+
+if TYPE_CHECKING:
+    import aiohttp
+
+USER_AGENT = "devsynth_providers"
+_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+
+
+class Answer:
+    """What a server sent: its status and headers are here, its bytes come as they are asked for."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    @property
+    def content_type(self) -> str:
+        """What the bytes are said to be, without parameters: ``application/json``; empty if it is not said."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    async def piece(self) -> bytes:
+        """The next bytes; empty at the end. Raises ``ProviderUnavailable`` if the connection breaks before."""
+        piece: bytes = await _told(self._response.content.readany())
+        return piece
+
+    async def read(self, max_bytes: int) -> bytes:
+        """All the bytes. Raises ``MalformedResponse`` if there are more than *max_bytes*."""
+        pieces, size = [], 0
+        while piece := await self.piece():
+            pieces.append(piece)
+            size += len(piece)
+            if size > max_bytes:
+                raise MalformedResponse(f"an answer of more than {max_bytes} bytes", status=self.status)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Let go of it. What was read to its end has left a connection for the next; one left early is cut."""
+        self._response.close()
+
+
+class Wire:
+    """Sends requests by the way that *network* says; a connection must stand within *connect_s* seconds."""
+
+    def __init__(self, network: Network = Network(), *, connect_s: float = 5.0) -> None:
+        self._network = network
+        self._connect_s = connect_s
+        self._proxies: dict[str, str | None] = {}
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+        """The server's answer, to be closed by the caller.
+
+        Raises ``ProviderUnavailable`` or ``ProviderTimeout`` if there is no server to be reached, and neither is
+        billed; if a connection breaks after it stood, nobody can know whether it is. A redirect is a
+        ``MalformedResponse``: it says where the prompt and the key should go instead, and they do not.
+        """
+        aiohttp = await _library()
+        session = await _session(self)
+        response = await _told(
+            session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                ssl=await self._tls(url),
+                proxy=self._proxy(url),
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_s),
+            )
+        )
+        if 300 <= response.status < 400:
+            response.close()
+            elsewhere = urlsplit(response.headers.get("location", "")).hostname or "another path"
+            error = MalformedResponse(
+                f"a redirect to {elsewhere}, which is not followed: if that is right, it belongs into base_url",
+                status=response.status,
+            )
+            error.billed = False
+            raise error
+        return Answer(response)
+
+    async def aclose(self) -> None:
+        """Let go of this loop's session; the last to do so closes it."""
+        loop = asyncio.get_running_loop()
+        with _lock:
+            shared = _open.get(loop)
+            if shared is None:
+                return
+            shared.users.discard(self)
+            if shared.users or shared.pid != os.getpid():
+                return
+            del _open[loop]
+        await shared.life.aclose()
+
+    async def _tls(self, url: str) -> ssl.SSLContext | bool:
+        if url.startswith("http://"):
+            return True
+        tls = self._network.tls
+        if tls not in _contexts:
+            _contexts[tls] = await in_thread(lambda: _context(tls))
+        return _contexts[tls]
+
+    def _proxy(self, url: str) -> str | None:
+        if url not in self._proxies:
+            self._proxies[url] = _proxy(url, self._network.proxy)
+        return self._proxies[url]
+
+
+_contexts: dict[Tls, ssl.SSLContext] = {}
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    """Reads certificates from disk: not on an event loop."""
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.ca_file is None:
+            import certifi  # noqa: PLC0415 - comes with LiteLLM; for machines that have no authorities of their own
+
+            context.load_verify_locations(certifi.where())
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"tls: a file of certificates can not be used: {error}") from None
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _proxy(url: str, given: str | None) -> str | None:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if given == "" or host in _LOOPBACK:
+        return None
+    if given is not None:
+        return given
+    proxies = getproxies()
+    if proxy_bypass(host):
+        return None
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+async def _told(work: Any) -> Any:
+    """What *work* gives; what it raises of aiohttp's, as an error of ours, with nothing of theirs hanging on it."""
+    try:
+        return await work
+    except (OSError, TimeoutError) as error:
+        ours = _ours(error)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "aiohttp":
+            raise
+        ours = _ours(error)
+    raise ours
+
+
+def _ours(error: Exception) -> ProviderError:
+    import aiohttp  # noqa: PLC0415 - loaded by whoever raised it
+
+    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    ours: ProviderError
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        ours = ProviderUnavailable(f"{error.host}:{error.port}: its certificate is not to be trusted: {error}")
+        ours.retryable = ours.billed = False
+    elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
+        ours = ProviderUnavailable(f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}")
+        ours.billed = False
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        ours = ProviderUnavailable(f"the proxy said {error.status}", status=error.status)
+        ours.billed = False
+    elif isinstance(error, aiohttp.ConnectionTimeoutError):
+        ours = ProviderTimeout("no connection in time")
+        ours.billed = False
+    elif isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientOSError | aiohttp.ServerDisconnectedError):
+        ours = ProviderUnavailable(f"the connection broke: {told}")
+    elif isinstance(error, TimeoutError):
+        ours = ProviderTimeout(told)
+    elif isinstance(error, OSError):
+        ours = ProviderUnavailable(told)
+    else:
+        ours = MalformedResponse(f"what came is not HTTP: {told}")
+    return ours
+
+
+class _Shared:
+    """The session of one loop, and who uses it."""
+
+    def __init__(self, life: AsyncGenerator[aiohttp.ClientSession, None], session: aiohttp.ClientSession) -> None:
+        self.life = life
+        self.session = session
+        self.users: weakref.WeakSet[Wire] = weakref.WeakSet()
+        self.pid = os.getpid()
+
+
+_lock = threading.Lock()
+_open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = weakref.WeakKeyDictionary()
+_left_behind: list[_Shared] = []
+"""Sessions of a parent process. A forked child must not close them, nor let them be collected: they are not its own."""
+
+
+async def _library() -> Any:
+    return sys.modules.get("aiohttp") or await in_thread(lambda: __import__("aiohttp"))
+
+
+async def _session(user: Wire) -> aiohttp.ClientSession:
+    loop = asyncio.get_running_loop()
+    with _lock:
+        shared = _open.get(loop)
+        if shared is not None and shared.pid != os.getpid():
+            _left_behind.append(_open.pop(loop))
+            shared = None
+    if shared is None or shared.session.closed:
+        life = _life()
+        shared = _Shared(life, await anext(life))  # does not wait: no other task comes in between
+        with _lock:
+            _open[loop] = shared
+    shared.users.add(user)
+    return shared.session
+
+
+async def _life() -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """A session that ends in good order with its loop: a loop closes the generators that it has seen begin."""
+    import aiohttp  # noqa: PLC0415
+
+    connector = aiohttp.TCPConnector(limit=0, resolver=_resolver())
+    async with aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": USER_AGENT}
+    ) as session:
+        yield session
+
+
+@functools.cache
+def _resolver_class() -> Any:
+    from aiohttp.abc import AbstractResolver, ResolveResult  # noqa: PLC0415
+
+    class Resolver(AbstractResolver):
+        """Looks names up in threads of ours: asyncio's few are often blocked by others."""
+
+        @override
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            found = await in_thread(lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM))
+            return [
+                ResolveResult(
+                    hostname=host,
+                    host=str(address[0]),
+                    port=port,
+                    family=kind,
+                    proto=protocol,
+                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+                )
+                for kind, _, protocol, _, address in found
+            ]
+
+        @override
+        async def close(self) -> None:
+            pass
+
+    return Resolver
+
+
+def _resolver() -> Any:
+    return _resolver_class()()
