@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import logging
 import os
 import threading
@@ -50,6 +51,14 @@ async def ready() -> Any:
     if _load.cache_info().currsize:
         return _load()
     return await in_thread(load)
+
+
+@functools.cache
+def controls() -> frozenset[str]:
+    """The keywords that LiteLLM's calls obey themselves."""
+    litellm = _load()
+    own = importlib.import_module("litellm.types.utils").all_litellm_params
+    return frozenset(own) | frozenset(inspect.signature(litellm.acompletion).parameters)
 
 
 async def warm_up() -> None:

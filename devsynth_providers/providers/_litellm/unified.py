@@ -14,7 +14,7 @@ from typing import Any
 from typing_extensions import override
 
 from ... import telemetry
-from ...errors import DevSynthError, ProviderUnavailable
+from ...errors import DevSynthError, ProviderUnavailable, RequestRejected
 from ...port import ProviderPort
 from ...reply import Reply
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
@@ -121,6 +121,7 @@ class Unified(ProviderPort):
             client = clients.client(
                 self._litellm_name.partition("/")[0],
                 self._wire,
+                self.model,
                 api_key=self._api_key,
                 base_url=self._base_url,
                 organization=self._extra.get("organization"),
@@ -142,7 +143,11 @@ class Unified(ProviderPort):
 
     def _beside(self, question: Asked) -> dict[str, Any]:
         """What goes with the options: the parameters that are not OpenAI's."""
-        return {"extra_body": question.body} if question.body else {}
+        if not question.body or self._litellm_name.startswith("openai/"):
+            return {"extra_body": question.body} if question.body else {}
+        if taken := sorted(question.body.keys() & load.controls()):
+            raise RequestRejected(f"{', '.join(taken)}: LiteLLM takes that for itself, and would not pass it on")
+        return question.body
 
     def _whole(self, answer: Any) -> Chunk:
         if not answer.choices:
@@ -162,13 +167,11 @@ class Unified(ProviderPort):
         )
 
     def _piece(self, delta: Any, stream: Any) -> Chunk:
-        usage = answers.usage(delta)
-        if usage is not None and not _reported(stream):
-            usage = None
+        sent = stream.received_finish_reason is not None  # else it is made up: the stream was cut, or is none
+        usage = answers.usage(delta) if sent and _reported(stream) else None
         if not delta.choices:
             return Chunk(usage=usage)
         choice = delta.choices[0]
-        sent = stream.received_finish_reason is not None  # else it is made up: the stream was cut, or is none
         return Chunk(
             text=answers.text(choice.delta, self.model),
             finish_reason=choice.finish_reason if sent else None,
