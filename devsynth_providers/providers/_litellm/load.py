@@ -11,6 +11,7 @@ import importlib
 import inspect
 import logging
 import os
+import sys
 import threading
 from typing import Any
 
@@ -35,6 +36,9 @@ def _load() -> Any:
     litellm.turn_off_message_logging = True
     litellm.disable_hf_tokenizer_download = True
     litellm.num_retries = 0
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = (
+        sys.maxsize
+    )  # else a hundred equal pieces, of a table's line say, are an error
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its warnings are of its own queues and loops
     return litellm
