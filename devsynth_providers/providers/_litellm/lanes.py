@@ -34,6 +34,10 @@ class Lanes(ProviderPort):
         lane = self._direct if await self.why_not_direct() is None else self._unified
         return await lane.send(request)
 
+    @override
+    def count_tokens(self, text: str) -> int:
+        return self._unified.count_tokens(text)
+
     async def why_not_direct(self) -> str | None:
         """Why the unified lane is taken; ``None`` if it is not."""
         if self.model.transport == "litellm":

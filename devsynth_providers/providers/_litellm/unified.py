@@ -7,6 +7,7 @@ tell whether it did, and that its JSON is whole has to do.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -17,6 +18,7 @@ from ... import telemetry
 from ...errors import DevSynthError, ProviderUnavailable, RequestRejected
 from ...port import ProviderPort
 from ...reply import Reply
+from ...tokens import TokenCounter
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
 from ..wire import Wire
 from . import answers, clients, load, translators
@@ -57,6 +59,15 @@ class Unified(ProviderPort):
     async def send(self, request: Request) -> Reply:
         telemetry.mark("devsynth.transport", "litellm")
         return await Reply.open(self.model, self._chunks(request))
+
+    @functools.cached_property
+    def _counter(self) -> TokenCounter:
+        return TokenCounter(self._model)
+
+    @override
+    def count_tokens(self, text: str) -> int:
+        """As ``TokenCounter`` of this model counts; the first count of a process reads its table, in 0.3 s."""
+        return self._counter.count(text)
 
     @override
     async def warm_up(self) -> None:
