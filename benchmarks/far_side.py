@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import math
 import time
 from typing import Any
 
@@ -223,11 +222,6 @@ def _content_length(head: bytes) -> int:
         if name.lower() == b"content-length":
             return int(value)
     return 0
-
-
-def step_s(chunk_s: float, events: int, concurrency: int) -> float:
-    """How long a step must be for a client that takes *chunk_s* for a chunk to keep up; timers count milliseconds."""
-    return math.ceil(chunk_s * events * concurrency * 1.5 * 1000) / 1000
 
 
 async def _serve() -> None:

@@ -1,6 +1,6 @@
 """What a call, a streamed chunk and an embedding cost in CPU: this library, those below it, and those beside it.
 
-    .venv/bin/python benchmarks/overhead.py [--rounds 5] [--quick] [--only TEXT]... [--json FILE]
+    .venv/bin/python benchmarks/overhead.py [--rounds 5] [--quick] [--only TEXT]... [--kind TEXT]...
 
 Every way to ask is a process of its own, in an environment of its own where it needs one, and asks the same server on
 loopback for the same text; an answer that is not that text ends the benchmark. In each round every way has its turn
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -24,12 +25,13 @@ from typing import Any
 
 import environments
 import tables
-from far_side import step_s
 from peers import INSIDE, WAYS, Way
 from tables import Cell, Figures
-from workload import CHUNKS
+from workload import TEXTS
 
 CONCURRENCY = (1, 16, 128)
+HEAVY_ROUNDS = 2
+"""Rounds that count with the most calls in flight: so many calls need no more to be even."""
 BUNCH = 8
 """Events in one write, for the streams of which a read finds several."""
 
@@ -45,7 +47,6 @@ class Worker:
     way: Way
     process: subprocess.Popen[str]
     missing: dict[str, str] = field(default_factory=dict)
-    chunk_s: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def start(cls, way: Way, url: str) -> Worker:
@@ -88,7 +89,7 @@ class FarSide:
         connection.close()
 
 
-def cells(quick: bool) -> list[Cell]:
+def cells(quick: bool, kinds: list[str]) -> list[Cell]:
     """What is measured, each at several concurrencies."""
     at = CONCURRENCY[:2] if quick else CONCURRENCY
     made = []
@@ -96,27 +97,29 @@ def cells(quick: bool) -> list[Cell]:
         made += [Cell(wire, "call", each, calls=max(64, each)) for each in at]
         made += [Cell(wire, "stream", each, calls=max(8, each), events=1) for each in at]
         made += [Cell(wire, "stream", 16, calls=16, events=BUNCH)]
-    made += [Cell("openai", f"embed {n}", each, calls=max(32, each)) for n in (1, 16) for each in at]
-    return made
+    made += [Cell("openai", "embed 1", each, calls=max(16, each)) for each in at]
+    made += [Cell("openai", f"embed {len(TEXTS)}", each, calls=16) for each in at if each <= 16]
+    return [cell for cell in made if not kinds or any(kind in f"{cell.wire} {cell.kind}" for kind in kinds)]
+
+
+def step_s(chunk_s: float, cell: Cell) -> float:
+    """How long a step of the far side is, if it leaves *chunk_s* for each chunk; its timers count milliseconds."""
+    return math.ceil(chunk_s * cell.events * cell.concurrency * 1000) / 1000
 
 
 def measure(workers: list[Worker], far_side: FarSide, asked: list[Cell], rounds: int) -> Figures:
     """All cells of all workers, *rounds* times over and once more to warm up."""
     figures = Figures()
-    for worker in workers:
-        for wire in worker.way.wires:
-            if wire not in worker.missing:
-                far_side.pace(0.002, 1)
-                took = worker.measure(wire=wire, kind="stream", concurrency=1, calls=3)
-                worker.chunk_s[wire] = took["cpu_s"] / CHUNKS
     for number in range(rounds + 1):
         started = time.monotonic()
         for cell in asked:
+            if cell.concurrency == CONCURRENCY[-1] and number > HEAVY_ROUNDS:
+                continue
             for worker in workers:
                 if cell.wire not in worker.way.wires or cell.wire in worker.missing:
                     continue
                 if cell.kind == "stream":
-                    far_side.pace(step_s(worker.chunk_s[cell.wire], cell.events, cell.concurrency), cell.events)
+                    far_side.pace(step_s(worker.way.chunk_s, cell), cell.events)
                 took = worker.measure(wire=cell.wire, kind=cell.kind, concurrency=cell.concurrency, calls=cell.calls)
                 if number and "missing" not in took:
                     figures.add(cell, worker.way.name, took["cpu_s"], took["wall_s"])
@@ -130,9 +133,9 @@ def inside(url: str, rounds: int) -> dict[str, dict[str, float]]:
     workers = [Worker.start(way, url) for way in INSIDE]
     taken: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds + 1):
-        for kind in ("call", "plan", "spans"):
+        for kind in ("call", "plan", "spans", "stream"):
             for worker in workers:
-                took = worker.measure(wire="openai", kind=kind, concurrency=1, calls=500)
+                took = worker.measure(wire="openai", kind=kind, concurrency=1, calls=200)
                 if number:
                     taken.setdefault((kind, worker.way.name), []).append(took["cpu_s"] * 1000)
     for (kind, name), values in taken.items():
@@ -160,9 +163,8 @@ def start(url: str, only: list[str]) -> tuple[list[Worker], dict[str, str]]:
 
 def _end(workers: list[Worker]) -> None:
     for worker in workers:
-        assert worker.process.stdin
-        worker.process.stdin.close()
         worker.process.kill()
+        worker.process.wait()
 
 
 def main() -> None:
@@ -170,6 +172,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
     parser.add_argument("--quick", action="store_true", help="two rounds, and not with 128 calls in flight")
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="ways with TEXT in their name")
+    parser.add_argument("--kind", action="append", default=[], metavar="TEXT", help="call, stream or embed only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures there, too")
     options = parser.parse_args()
     rounds = 2 if options.quick else options.rounds
@@ -177,7 +180,7 @@ def main() -> None:
     workers: list[Worker] = []
     try:
         workers, absent = start(far_side.url, options.only)
-        asked = cells(options.quick)
+        asked = cells(options.quick, options.kind)
         figures = measure(workers, far_side, asked, rounds)
         print(tables.heading())
         print(tables.all_of(figures, asked, [way.name for way in WAYS], absent))

@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from peers import LITELLM, OPENAI_SDK
 from workload import CHUNKS, DIMENSIONS
@@ -63,7 +63,7 @@ def heading() -> str:
 def all_of(figures: Figures, cells: Sequence[Cell], ways: Sequence[str], absent: dict[str, str]) -> str:
     """One table for each kind on each wire, and why some ways are not in them."""
     tables = dict.fromkeys(cell.table for cell in cells)
-    parts = [_table(figures, [cell for cell in cells if cell.table == each], cells, ways) for each in tables]
+    parts = [_table(figures, [cell for cell in cells if cell.table == each], ways) for each in tables]
     parts.extend(f"- not measured: {name}: {reason}" for name, reason in absent.items())
     return "\n".join(parts) + "\n"
 
@@ -71,20 +71,19 @@ def all_of(figures: Figures, cells: Sequence[Cell], ways: Sequence[str], absent:
 def of_inside(rows: dict[str, dict[str, float]]) -> str:
     """What the router takes by itself."""
     names = {"call": "Router over a scripted provider", "plan": "of that, Router.plan", "spans": "of that, its spans"}
+    names["stream"] = f"the same, streamed in {CHUNKS} chunks"
     columns = list(next(iter(rows.values())))
     lines = ["| without any wire, CPU ms | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
-    lines += [
-        f"| {names[kind]} | " + " | ".join(f"{row[column]:.3f}" for column in columns) + " |"
-        for kind, row in rows.items()
-    ]
+    lines += [_row([names[kind], *(f"{row[column]:.3f}" for column in columns)]) for kind, row in rows.items()]
     return "\n".join(lines) + "\n"
 
 
-def _table(figures: Figures, mine: Sequence[Cell], cells: Sequence[Cell], ways: Sequence[str]) -> str:
+def _table(figures: Figures, mine: Sequence[Cell], ways: Sequence[str]) -> str:
     wire, kind, events = mine[0].table
     divisor, unit = (CHUNKS, "µs") if kind == "stream" else (1, "ms")
     scale = {"µs": 1e6, "ms": 1e3}[unit] / divisor
     bases = [OPENAI_SDK, "anthropic SDK", LITELLM] if wire == "anthropic" else [OPENAI_SDK, LITELLM]
+    bases = [base for base in bases if figures.cpu_s(_at(mine[0], base), base)]
     at = [cell.concurrency for cell in mine]
     head = [f"{_title(kind, wire, events)}, in flight"]
     head += [f"CPU {unit}, {n}" for n in at]
@@ -96,17 +95,16 @@ def _table(figures: Figures, mine: Sequence[Cell], cells: Sequence[Cell], ways: 
             continue
         row = [way]
         row += [_number(figures.cpu_s(cell, way), scale) for cell in mine]
-        row += [_number(figures.ratio(cell, way, base, _at(cells, cell, base))) for base in bases for cell in mine]
+        row += [_number(figures.ratio(cell, way, base, _at(cell, base))) for base in bases for cell in mine]
         row += [_number(figures.wall_s(cell, way), scale) for cell in mine]
         lines.append(_row(row))
     return "\n".join(lines) + "\n"
 
 
-def _at(cells: Sequence[Cell], cell: Cell, base: str) -> Cell:
+def _at(cell: Cell, base: str) -> Cell:
     """The cell that *base* is compared in: the openai SDK has none but on its own wire."""
     wire = "openai" if base == OPENAI_SDK else cell.wire
-    same = (wire, cell.kind, cell.concurrency, cell.events)
-    return next(each for each in cells if (each.wire, each.kind, each.concurrency, each.events) == same)
+    return replace(cell, wire=wire)
 
 
 def _title(kind: str, wire: str, events: int) -> str:

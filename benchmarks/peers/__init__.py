@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+SLOW_S = 0.0009
+"""``Way.chunk_s`` of all that goes through LiteLLM: the same for all that are compared with each other."""
 HERE = "here"
 """The environment of the benchmark itself; the others are files in ``requirements/``."""
 
@@ -51,6 +53,8 @@ class Way:
     environment: str = HERE
     wires: tuple[str, ...] = ("openai", "anthropic")
     settings: tuple[tuple[str, Any], ...] = ()
+    chunk_s: float = 0.0003
+    """How long the far side leaves it for a chunk: enough to find each one alone, and little to wait."""
 
     def make(self, url: str, wire: str) -> Peer:
         module, _, cls = self.home.partition(":")
@@ -59,7 +63,8 @@ class Way:
 
 
 def _ours(name: str, lane: str, *, routed: bool, traced: bool = False) -> Way:
-    return Way(name, "ours:Ours", settings=(("lane", lane), ("routed", routed), ("traced", traced)))
+    settings = (("lane", lane), ("routed", routed), ("traced", traced))
+    return Way(name, "ours:Ours", settings=settings, chunk_s=SLOW_S if lane == "unified" else Way.chunk_s)
 
 
 LITELLM = "litellm.acompletion"
@@ -71,8 +76,8 @@ WAYS = (
     Way(OPENAI_SDK, "sdks:OpenAI", "sdks", ("openai",)),
     Way("openai SDK, the one LiteLLM takes", "sdks:OpenAI", HERE, ("openai",)),
     Way("anthropic SDK", "sdks:Anthropic", "sdks", ("anthropic",)),
-    Way(LITELLM, "lite:Bare"),
-    Way("litellm.Router", "lite:Routed"),
+    Way(LITELLM, "lite:Bare", chunk_s=SLOW_S),
+    Way("litellm.Router", "lite:Routed", chunk_s=SLOW_S),
     Way("any-llm", "frameworks:AnyLlm", "any-llm"),
     Way("pydantic-ai, model_request", "frameworks:PydanticAi", "pydantic-ai"),
     Way("pydantic-ai, FallbackModel", "frameworks:PydanticAiFallback", "pydantic-ai"),

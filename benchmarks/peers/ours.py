@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from workload import MAX_TOKENS, PROMPT, TEMPERATURE, TEXT
+from workload import MAX_TOKENS, PIECES, PROMPT, TEMPERATURE, TEXT
 
 import devsynth_providers as library
 from devsynth_providers import FREE, ChatRequest, Model, Policy, ProviderPort, Retry, Router, Rule, telemetry
@@ -63,9 +63,13 @@ class Inside(Traced):
         model = _model(self.url, "openai", "unified")
         self.model, self.request = model, ChatRequest.of(PROMPT)
         self.router = _router(model, ScriptedProvider(*[TEXT] * 1_000_000, model=model))
+        self.streaming = _router(model, ScriptedProvider(*[PIECES] * 1_000_000, model=model))
 
     async def call(self) -> str:
         return await self.router.generate(PROMPT, TEMPERATURE, MAX_TOKENS)
+
+    async def stream(self) -> str:
+        return "".join([piece async for piece in self.streaming.generate_stream(PROMPT, TEMPERATURE, MAX_TOKENS)])
 
     async def other(self, what: str) -> None:
         if what == "plan":
