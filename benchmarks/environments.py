@@ -52,6 +52,7 @@ def variables() -> dict[str, str]:
     }
     return kept | {
         "PYTHONPATH": str(HOME.parent),
+        "PYTHONHASHSEED": "0",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
         "LITELLM_LOCAL_BLOG_POSTS": "True",

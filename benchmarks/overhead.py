@@ -94,8 +94,8 @@ def cells(quick: bool, kinds: list[str]) -> list[Cell]:
     at = CONCURRENCY[:2] if quick else CONCURRENCY
     made = []
     for wire in ("openai", "anthropic"):
-        made += [Cell(wire, "call", each, calls=max(64, each)) for each in at]
-        made += [Cell(wire, "stream", each, calls=max(8, each), events=1) for each in at]
+        made += [Cell(wire, "call", each, calls=128) for each in at]
+        made += [Cell(wire, "stream", each, calls=max(12, each), events=1) for each in at]
         made += [Cell(wire, "stream", 16, calls=16, events=BUNCH)]
     made += [Cell("openai", "embed 1", each, calls=max(16, each)) for each in at]
     made += [Cell("openai", f"embed {len(TEXTS)}", each, calls=16) for each in at if each <= 16]
@@ -184,6 +184,7 @@ def main() -> None:
         figures = measure(workers, far_side, asked, rounds)
         print(tables.heading())
         print(tables.all_of(figures, asked, [way.name for way in WAYS], absent))
+        print(tables.of_claims(figures, asked))
         print(tables.of_inside(inside(far_side.url, rounds)))
         for name in sorted({worker.way.environment for worker in workers}):
             print(f"- {name}: {environments.versions(name)}")

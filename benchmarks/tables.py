@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from peers import LITELLM, OPENAI_SDK
+from peers import DIRECT, LITELLM, OPENAI_SDK, SPANS, UNIFIED
 from workload import CHUNKS, DIMENSIONS
 
 
@@ -66,6 +67,26 @@ def all_of(figures: Figures, cells: Sequence[Cell], ways: Sequence[str], absent:
     parts = [_table(figures, [cell for cell in cells if cell.table == each], ways) for each in tables]
     parts.extend(f"- not measured: {name}: {reason}" for name, reason in absent.items())
     return "\n".join(parts) + "\n"
+
+
+CLAIMS = ((UNIFIED, LITELLM, 1.05), (DIRECT, OPENAI_SDK, 0.8))
+"""Our ways, what they are held against, and how many times its CPU they may take."""
+
+
+def of_claims(figures: Figures, cells: Sequence[Cell]) -> str:
+    """What is claimed for a call and a chunk, each at its worst cell."""
+    lines = ["| claim | at most | worst | where | holds |", "|---|--:|--:|---|---|"]
+    for way, base, most in CLAIMS:
+        for name, kind in itertools.product((way, way + SPANS), ("call", "stream")):
+            mine = [(figures.ratio(cell, name, base, _at(cell, base)), cell) for cell in cells if cell.kind == kind]
+            known = [(ratio, cell) for ratio, cell in mine if ratio is not None]
+            if not known:
+                continue
+            ratio, cell = max(known, key=lambda each: each[0])
+            claim = f"{name}: {'a chunk' if kind == 'stream' else 'a call'} by {base}'s"
+            where = f"{_title(kind, cell.wire, cell.events)}, {cell.concurrency} in flight"
+            lines.append(_row([claim, f"{most:.2f}", f"{ratio:.2f}", where, "yes" if ratio <= most else "no"]))
+    return "\n".join(lines) + "\n"
 
 
 def of_inside(rows: dict[str, dict[str, float]]) -> str:

@@ -70,6 +70,9 @@ def _ours(name: str, lane: str, *, routed: bool, traced: bool = False) -> Way:
 LITELLM = "litellm.acompletion"
 OPENAI_SDK = "openai SDK"
 
+UNIFIED, DIRECT = "Router, unified lane", "Router, direct lane"
+SPANS = ", with spans"
+
 WAYS = (
     Way("aiohttp", "raw:Aiohttp"),
     Way("httpx", "raw:Httpx"),
@@ -83,11 +86,11 @@ WAYS = (
     Way("pydantic-ai, FallbackModel", "frameworks:PydanticAiFallback", "pydantic-ai"),
     Way("LangChain, with_fallbacks", "frameworks:LangChain", "langchain"),
     _ours("provider, unified lane", "unified", routed=False),
-    _ours("Router, unified lane", "unified", routed=True),
-    _ours("Router, unified lane, with spans", "unified", routed=True, traced=True),
+    _ours(UNIFIED, "unified", routed=True),
+    _ours(UNIFIED + SPANS, "unified", routed=True, traced=True),
     _ours("provider, direct lane", "direct", routed=False),
-    _ours("Router, direct lane", "direct", routed=True),
-    _ours("Router, direct lane, with spans", "direct", routed=True, traced=True),
+    _ours(DIRECT, "direct", routed=True),
+    _ours(DIRECT + SPANS, "direct", routed=True, traced=True),
 )
 INSIDE = (
     Way("without an SDK", "ours:Inside", wires=("openai",), settings=(("traced", False),)),
