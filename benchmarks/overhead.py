@@ -1,163 +1,200 @@
-"""What a call through the router costs beyond LiteLLM itself, beside LiteLLM's own Router, in one run.
+"""What a call, a streamed chunk and an embedding cost in CPU: this library, those below it, and those beside it.
 
-    .venv/bin/python benchmarks/overhead.py [--calls 300]
+    .venv/bin/python benchmarks/overhead.py [--rounds 5] [--quick] [--only TEXT]... [--kind TEXT]...
 
-All ways ask the same server on loopback (a process of its own, so that its work is not counted) for the same short
-answer. They take turns in blocks, so that whatever else the machine does falls on all alike. CPU is that of this
-process; the first block of each is thrown away. Prints a Markdown table; the ratios travel, the milliseconds do not.
+Every way to ask is a process of its own, in an environment of its own where it needs one, and asks the same server on
+loopback for the same text; an answer that is not that text ends the benchmark. In each round every way has its turn
+at every cell, so that whatever else the machine does falls on all alike; the first round is thrown away. CPU is that
+of the asking process, user and system. Ratios are taken within a round. Figures are medians over rounds. The ratios
+travel, the milliseconds do not.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import datetime
-import multiprocessing
-import os
-import platform
+import http.client
+import json
+import math
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+import environments
+import tables
+from peers import INSIDE, WAYS, Way
+from tables import Cell, Figures
+from workload import TEXTS
 
-from devsynth_providers import FREE, ChatRequest, Model, OpenAIProvider, Policy, Router, Rule, telemetry
-from devsynth_providers.providers._litellm import load
-from devsynth_providers.testing import ScriptedProvider
-
-Call = Callable[[], Awaitable[Any]]
-BLOCKS = 10
-
-
-def serve(pipe: Any) -> None:
-    """The far side: keeps its connections open, as real servers do, and always says the same."""
-    import json
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    choice = {"index": 0, "message": {"role": "assistant", "content": "w0 w1 w2"}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
-    body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
-    whole = json.dumps(body).encode()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = 65_536  # one packet for head and body: two would wait for each other (Nagle)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(whole)))
-            self.end_headers()
-            self.wfile.write(whole)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    pipe.send(server.server_port)
-    server.serve_forever()
+CONCURRENCY = (1, 16, 128)
+HEAVY_ROUNDS = 2
+"""Rounds that count with the most calls in flight: so many calls need no more to be even."""
+BUNCH = 8
+"""Events in one write, for the streams of which a read finds several."""
 
 
-async def ways(url: str) -> dict[str, Call]:
-    """The calls to compare, each set up as its documentation advises, with retries off."""
-    litellm = await load.ready()
-    target = {"model": "openai/m", "api_key": "k", "api_base": url}
-    ask: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.7, "max_tokens": 1000}
-    theirs = litellm.Router(model_list=[{"model_name": "m", "litellm_params": target}], num_retries=0)
-    model = Model(name="m", provider="openai", base_url=url, price=FREE, abilities=frozenset(("chat",)))
-    policy = Policy(models={"m": model}, rules=(Rule(name="all", models=("m",)),))
-    ours = Router(policy)
-    scripted = Router(policy, {"m": ScriptedProvider(*["w0 w1 w2"] * 1_000_000)})
-    alone = OpenAIProvider(model)
-    return {
-        "litellm.acompletion": lambda: litellm.acompletion(**target, **ask, max_retries=0, num_retries=0),
-        "litellm.Router": lambda: theirs.acompletion(model="m", **ask),
-        "OpenAIProvider": lambda: alone.generate("hi"),
-        "Router over OpenAIProvider": lambda: ours.generate("hi"),
-        "Router over a scripted provider": lambda: scripted.generate("hi"),
-        "of that, Router.plan": lambda: _plan(ours),
-        "of that, its spans without an SDK": _spans,
-    }
+class Failed(Exception):
+    """A peer did not answer as it should: nothing that was measured counts."""
 
 
-async def _plan(router: Router) -> None:
-    router.plan("hi")
+@dataclass
+class Worker:
+    """The process of one way."""
+
+    way: Way
+    process: subprocess.Popen[str]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, way: Way, url: str) -> Worker:
+        command = [environments.python(way.environment), str(environments.HOME / "worker.py"), way.name, url]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environments.variables())
+        worker = cls(way, process)
+        worker.missing = worker._answer()["missing"]
+        return worker
+
+    def measure(self, **told: Any) -> dict[str, Any]:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(told) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"failed": "the process ended"}
+        if "failed" in answer:
+            raise Failed(f"{self.way.name}: {answer['failed']}")
+        return answer
 
 
-async def _spans() -> None:
-    """What tracing does for one call: a span for the request, one for its attempt, with nobody to listen."""
-    model = Model(name="m", provider="openai")
-    request = ChatRequest.of("hi")
-    with telemetry.request_span(request, "p"), telemetry.attempt_span(request, model) as attempt:
-        telemetry.event("fallback", reason="x")
-        _ = attempt.wait_s
+class FarSide:
+    """The server, and how it paces its streams."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, str(environments.HOME / "far_side.py")]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.port = int(self.process.stdout.readline())
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def pace(self, step_s: float, events: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request("POST", "/pace", json.dumps({"step_s": step_s, "events": events}))
+        connection.getresponse().read()
+        connection.close()
 
 
-async def measure(calls: dict[str, Call], count: int) -> dict[str, tuple[float, float]]:
-    """CPU and wall milliseconds a call: the medians over blocks that take turns."""
-    cpu: dict[str, list[float]] = {name: [] for name in calls}
-    wall: dict[str, list[float]] = {name: [] for name in calls}
-    for block in range(BLOCKS + 1):
-        for name, call in calls.items():
-            cpu_before, wall_before = time.process_time(), time.perf_counter()
-            for _ in range(count // BLOCKS):
-                await call()
-            if block:
-                cpu[name].append((time.process_time() - cpu_before) / (count // BLOCKS) * 1000)
-                wall[name].append((time.perf_counter() - wall_before) / (count // BLOCKS) * 1000)
-    return {name: (statistics.median(cpu[name]), statistics.median(wall[name])) for name in calls}
+def cells(quick: bool, kinds: list[str]) -> list[Cell]:
+    """What is measured, each at several concurrencies."""
+    at = CONCURRENCY[:2] if quick else CONCURRENCY
+    made = []
+    for wire in ("openai", "anthropic"):
+        made += [Cell(wire, "call", each, calls=128) for each in at]
+        made += [Cell(wire, "stream", each, calls=max(12, each), events=1) for each in at]
+        made += [Cell(wire, "stream", 16, calls=16, events=BUNCH)]
+    made += [Cell("openai", "embed 1", each, calls=max(16, each)) for each in at]
+    made += [Cell("openai", f"embed {len(TEXTS)}", each, calls=16) for each in at if each <= 16]
+    return [cell for cell in made if not kinds or any(kind in f"{cell.wire} {cell.kind}" for kind in kinds)]
 
 
-def imports() -> list[tuple[str, float]]:
-    """Seconds to import each, the median of five processes."""
-    rows = []
-    for what in (
-        "import devsynth_providers",
-        "from devsynth_providers import Router",
-        "import openai",
-        "import litellm",
-    ):
-        code = f"import time; t = time.perf_counter(); {what}; print(time.perf_counter() - t)"
-        environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
-        times = [
-            float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment).stdout)
-            for _ in range(5)
-        ]
-        rows.append((what, statistics.median(times)))
+def step_s(chunk_s: float, cell: Cell) -> float:
+    """How long a step of the far side is, if it leaves *chunk_s* for each chunk; its timers count milliseconds."""
+    return math.ceil(chunk_s * cell.events * cell.concurrency * 1000) / 1000
+
+
+def measure(workers: list[Worker], far_side: FarSide, asked: list[Cell], rounds: int) -> Figures:
+    """All cells of all workers, *rounds* times over and once more to warm up."""
+    figures = Figures()
+    for number in range(rounds + 1):
+        started = time.monotonic()
+        for cell in asked:
+            if cell.concurrency == CONCURRENCY[-1] and number > HEAVY_ROUNDS:
+                continue
+            for worker in workers:
+                if cell.wire not in worker.way.wires or cell.wire in worker.missing:
+                    continue
+                if cell.kind == "stream":
+                    far_side.pace(step_s(worker.way.chunk_s, cell), cell.events)
+                took = worker.measure(wire=cell.wire, kind=cell.kind, concurrency=cell.concurrency, calls=cell.calls)
+                if number and "missing" not in took:
+                    figures.add(cell, worker.way.name, took["cpu_s"], took["wall_s"])
+        print(f"round {number} of {rounds}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return figures
+
+
+def inside(url: str, rounds: int) -> dict[str, dict[str, float]]:
+    """CPU milliseconds of what the router does without any wire, with and without an SDK for its spans."""
+    rows: dict[str, dict[str, float]] = {}
+    workers = [Worker.start(way, url) for way in INSIDE]
+    taken: dict[tuple[str, str], list[float]] = {}
+    for number in range(rounds + 1):
+        for kind in ("call", "plan", "spans", "stream"):
+            for worker in workers:
+                took = worker.measure(wire="openai", kind=kind, concurrency=1, calls=200)
+                if number:
+                    taken.setdefault((kind, worker.way.name), []).append(took["cpu_s"] * 1000)
+    for (kind, name), values in taken.items():
+        rows.setdefault(kind, {})[name] = statistics.median(values)
+    _end(workers)
     return rows
 
 
+def start(url: str, only: list[str]) -> tuple[list[Worker], dict[str, str]]:
+    """The workers, and why some are not there."""
+    workers, absent = [], {}
+    for way in WAYS:
+        if only and not any(text.lower() in way.name.lower() for text in only):
+            continue
+        try:
+            worker = Worker.start(way, url)
+        except environments.NotMade as reason:
+            absent[way.name] = f"no environment: {reason}"
+            continue
+        workers.append(worker)
+        for wire, reason in worker.missing.items():
+            absent[f"{way.name}, {wire}'s wire"] = reason
+    return workers, absent
+
+
+def _end(workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=300, help="calls of each kind (default 300)")
-    count = max(BLOCKS, parser.parse_args().calls)
-    ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
-    server.start()
-    url = f"http://127.0.0.1:{ours.recv()}/v1"
-
-    async def run() -> dict[str, tuple[float, float]]:
-        return await measure(await ways(url), count)
-
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
+    parser.add_argument("--quick", action="store_true", help="two rounds, and not with 128 calls in flight")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="ways with TEXT in their name")
+    parser.add_argument("--kind", action="append", default=[], metavar="TEXT", help="call, stream or embed only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures there, too")
+    options = parser.parse_args()
+    rounds = 2 if options.quick else options.rounds
+    far_side = FarSide()
+    workers: list[Worker] = []
     try:
-        rows = asyncio.run(run())
+        workers, absent = start(far_side.url, options.only)
+        asked = cells(options.quick, options.kind)
+        figures = measure(workers, far_side, asked, rounds)
+        print(tables.heading())
+        print(tables.all_of(figures, asked, [way.name for way in WAYS], absent))
+        print(tables.of_claims(figures, asked))
+        print(tables.of_inside(inside(far_side.url, rounds)))
+        for name in sorted({worker.way.environment for worker in workers}):
+            print(f"- {name}: {environments.versions(name)}")
+        if options.json:
+            options.json.write_text(figures.as_json())
+    except Failed as error:
+        sys.exit(str(error))
     finally:
-        server.kill()
-    base = rows["litellm.acompletion"][0]
-    print(
-        f"{datetime.date.today()}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores\n"
-    )
-    print("| one call, whole answer | CPU ms | times litellm.acompletion | wall ms |\n|---|--:|--:|--:|")
-    for name, (cpu, wall) in rows.items():
-        print(f"| {name} | {cpu:.3f} | {cpu / base:.2f} | {wall:.3f} |")
-    print("\n| import | s |\n|---|--:|")
-    for name, seconds in imports():
-        print(f"| `{name}` | {seconds:.3f} |")
+        _end(workers)
+        far_side.process.kill()
 
 
 if __name__ == "__main__":

@@ -56,14 +56,31 @@ def usage(answer: Any) -> Usage | None:
     cached = getattr(inner, "cached_tokens", None) or 0
     written = getattr(inner, "cache_creation_tokens", None) or 0
     reasoning = getattr(outer, "reasoning_tokens", None) or 0
-    return checked(Usage(prompt, completion, cached, written, reasoning))
+    return checked(
+        input_tokens=prompt,
+        output_tokens=completion,
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=reasoning,
+    )
 
 
-def checked(told: Usage) -> Usage | None:
-    """*told*, if it can be true."""
-    cached, written = told.cached_input_tokens, told.cache_write_tokens
-    likely = min(told.input_tokens, told.output_tokens, cached, written, told.reasoning_tokens) >= 0
-    likely = likely and cached + written <= told.input_tokens and told.reasoning_tokens <= told.output_tokens
+def checked(
+    *,
+    input_tokens: int | None,
+    output_tokens: int | None,
+    cached_input_tokens: int | None = None,
+    cache_write_tokens: int | None = None,
+    reasoning_tokens: int | None = None,
+) -> Usage | None:
+    """The usage that these counts make up, if it can be true; ``None`` counts as none."""
+    counts = [input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens]
+    if any(count is not None and (type(count) is not int or count < 0) for count in counts):
+        return None
+    asked, answered, cached, written, reasoned = (count or 0 for count in counts)
+    told = Usage(asked, answered, cached, written, reasoned)
+    likely = told.cached_input_tokens + told.cache_write_tokens <= told.input_tokens
+    likely = likely and told.reasoning_tokens <= told.output_tokens
     return told if likely and told.input_tokens + told.output_tokens > 0 else None
 
 

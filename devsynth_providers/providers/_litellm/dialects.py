@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from ...errors import ProviderUnavailable
-from ...types import EmbedRequest, Model
+from ...types import EmbedRequest, Model, Usage
 from ..sse import Event
-from . import translators
+from . import answers, translators
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,12 @@ class Dialect(Protocol):
     def says_nothing(self, event: Event) -> bool:
         """Whether *event* is only there to keep the connection."""
 
-    def finished(self, data: Mapping[str, Any]) -> bool:
-        """Whether the provider gives a finish reason in *data*: a whole answer, or one event of a stream."""
+    def finish(self, data: Mapping[str, Any]) -> str | None:
+        """The finish reason that the provider gives in *data*, in its own word: a whole answer, or an event's."""
 
-    def counted(self, data: Mapping[str, Any]) -> bool:
-        """Whether the usage in *data* is that of the answer up to there."""
+    def usage(self, data: Mapping[str, Any], told: dict[str, Any]) -> Usage | None:
+        """The usage of the answer as far as *data* tells it; *told* is what earlier events of the answer told, and is
+        added to. Read here, and not by the translators, of which older ones lose parts of it."""
 
     def refusal(self, data: Mapping[str, Any]) -> str:
         """What of a refusal is in *data*, where it has a place of its own that the translators pass over."""
@@ -101,11 +102,21 @@ class OpenAIChat:
     def says_nothing(self, event: Event) -> bool:
         return False
 
-    def finished(self, data: Mapping[str, Any]) -> bool:
-        return any(choice.get("finish_reason") for choice in data.get("choices") or ())
+    def finish(self, data: Mapping[str, Any]) -> str | None:
+        return next((each for choice in data.get("choices") or () if (each := choice.get("finish_reason"))), None)
 
-    def counted(self, data: Mapping[str, Any]) -> bool:
-        return True
+    def usage(self, data: Mapping[str, Any], told: dict[str, Any]) -> Usage | None:
+        counts = data.get("usage")
+        if not isinstance(counts, Mapping):
+            return None
+        asked, written = counts.get("prompt_tokens_details"), counts.get("completion_tokens_details")
+        return answers.checked(
+            input_tokens=counts.get("prompt_tokens"),
+            output_tokens=counts.get("completion_tokens"),
+            cached_input_tokens=asked and asked.get("cached_tokens"),
+            cache_write_tokens=asked and asked.get("cache_write_tokens"),
+            reasoning_tokens=written and written.get("reasoning_tokens"),
+        )
 
     def refusal(self, data: Mapping[str, Any]) -> str:
         said = [choice.get("delta") or choice.get("message") or {} for choice in data.get("choices") or ()]
@@ -141,12 +152,25 @@ class AnthropicMessages:
     def says_nothing(self, event: Event) -> bool:
         return event.name == "ping"
 
-    def finished(self, data: Mapping[str, Any]) -> bool:
+    def finish(self, data: Mapping[str, Any]) -> str | None:
         place = data.get("delta") if data.get("type") == "message_delta" else data
-        return isinstance(place, Mapping) and bool(place.get("stop_reason"))
+        return place.get("stop_reason") if isinstance(place, Mapping) else None
 
-    def counted(self, data: Mapping[str, Any]) -> bool:
-        return data.get("type") != "message_start"  # which counts what is to come as one token
+    def usage(self, data: Mapping[str, Any], told: dict[str, Any]) -> Usage | None:
+        begun = data.get("type") == "message_start"
+        counts = (data["message"] if begun else data).get("usage")
+        if not isinstance(counts, Mapping):
+            return None
+        told.update({name: count for name, count in counts.items() if count is not None})
+        if begun:
+            return None  # it counts what is still to come as one token
+        cached, written = told.get("cache_read_input_tokens", 0), told.get("cache_creation_input_tokens", 0)
+        return answers.checked(
+            input_tokens=told.get("input_tokens", 0) + cached + written,
+            output_tokens=told.get("output_tokens"),
+            cached_input_tokens=cached,
+            cache_write_tokens=written,
+        )
 
     def refusal(self, data: Mapping[str, Any]) -> str:
         return ""

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
 
 from typing_extensions import override
 
 from ... import telemetry
-from ...errors import DevSynthError, EmptyResponse, MalformedResponse, ProviderError, RequestRejected
+from ...errors import DevSynthError, MalformedResponse, ProviderError, RequestRejected
 from ...port import ProviderPort
 from ...reply import Reply
-from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request, Usage
+from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
 from .. import failures
-from ..sse import Event, EventDecoder, EventTooLarge
+from ..sse import EventDecoder, EventTooLarge
 from ..wire import Answer, Wire
-from . import answers, translators
+from . import translators
 from .dialects import Dialect, Sent
 from .errors import translate
+from .reading import Reader
 from .requests import asked
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -35,8 +37,6 @@ _MAX_TRAILER_BYTES = 64 * 1024
 _TRAILER_S = 0.05
 """How long to listen after the last event for the end of the body, which leaves the connection to the next call."""
 _EVENT_TYPES = frozenset(("", "text/event-stream", "text/plain", "application/octet-stream"))
-_IN_STREAM = 500
-"""The status of an error inside a stream that has none of its own: the server's."""
 
 
 class Direct(ProviderPort):
@@ -71,13 +71,16 @@ class Direct(ProviderPort):
             answer = await self._wire.send("POST", sent.url, sent.headers, body)
             if answer.status >= 300:
                 await failures.refuse(answer, self.model, [self._api_key])
+            reader = self.reader(sent)
             if isinstance(request, EmbedRequest):
-                yield self._embedded(await self._json(answer, len(request.texts)), request)
+                most = MAX_ANSWER_BYTES + len(request.texts) * MAX_VECTOR_BYTES
+                yield reader.embedded(await answer.read(most), answer.content_type, request)
             elif _streams(request) and answer.content_type in _EVENT_TYPES:
-                async for chunk in self._events(answer, sent):
-                    yield chunk
+                async with aclosing(self._events(answer, reader)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
             else:
-                yield self.whole(await self._json(answer), sent)
+                yield reader.whole(await answer.read(MAX_ANSWER_BYTES), answer.content_type)
         except ProviderError as error:
             error.provider, error.model = self.model.provider, self.model.name
             raise
@@ -122,58 +125,12 @@ class Direct(ProviderPort):
         headers |= self._dialect.headers()
         return Sent(url, headers, {**body, **beside, **question.body}, options, memory, json_mode)
 
-    def _fail(self, told: failures.Told, status: int, headers: Mapping[str, str] | None = None) -> NoReturn:
-        cls = failures.kind(status, told.code, told.message) or ProviderError
-        raise failures.failure(
-            cls, told.message, self.model, status=status, code=told.code, headers=headers, secrets=[self._api_key]
-        )
+    def reader(self, sent: Sent) -> Reader:
+        """What reads the answer to *sent*."""
+        return Reader(self.model, self._dialect, sent, [self._api_key])
 
-    async def _json(self, answer: Answer, texts: int = 0) -> dict[str, Any]:
-        """The body, decoded, if it is an answer at all."""
-        body = await answer.read(MAX_ANSWER_BYTES + texts * MAX_VECTOR_BYTES)
-        if not body.strip():
-            raise EmptyResponse("the answer has no body", status=answer.status)
-        data = self._decoded(body, answer.content_type)
-        if (told := failures.inner(data)) is not None:
-            self._fail(told, told.status or _IN_STREAM, answer.headers)
-        return data
-
-    def _decoded(self, text: bytes, content_type: str = "") -> dict[str, Any]:
-        try:
-            data = json.loads(text.decode("utf-8"))
-        except ValueError as error:
-            what = "a web page" if content_type == "text/html" else f"no JSON: {type(error).__name__}"
-            raise MalformedResponse(f"what came is {what}") from None
-        if not isinstance(data, dict):
-            raise MalformedResponse("what came is JSON, but no object")
-        return data
-
-    def whole(self, data: dict[str, Any], sent: Sent) -> Chunk:
-        """The answer in *data*, decoded JSON. Raises ``MalformedResponse`` if its provider did not finish it."""
-        return _read(lambda: self._whole(data, sent))
-
-    def _whole(self, data: dict[str, Any], sent: Sent) -> Chunk:
-        self._dialect.check(data, self.model)
-        if data.get("choices") == []:
-            return Chunk()
-        if not self._dialect.finished(data):
-            raise MalformedResponse("the answer is without a finish reason, and may not be whole")
-        read = translators.response(self._dialect.litellm_name, self.model.id, data, sent)
-        choice = read.choices[0]
-        text = choice.message.content or ""
-        if not text:
-            answers.refused(self._dialect.refusal(data), self.model)
-        return Chunk(
-            text=text,
-            finish_reason=choice.finish_reason,
-            usage=answers.usage(read) if data.get("usage") else None,
-            tool_calls=answers.tool_calls(choice.message),
-            model=str(data.get("model") or ""),
-        )
-
-    async def _events(self, answer: Answer, sent: Sent) -> AsyncGenerator[Chunk, None]:
+    async def _events(self, answer: Answer, reader: Reader) -> AsyncGenerator[Chunk, None]:
         """The chunks of a stream, as long as its provider has more to say."""
-        piece_of = self.pieces(sent)
         decoder = EventDecoder()
         finished = False
         try:
@@ -183,7 +140,7 @@ class Direct(ProviderPort):
                     if self._dialect.last(event):
                         await self._trailer(answer)
                         return
-                    chunk = piece_of(event)
+                    chunk = reader.piece(event)
                     finished = finished or chunk.finish_reason is not None
                     if not chunk.empty:
                         yield chunk
@@ -195,55 +152,12 @@ class Direct(ProviderPort):
             if not finished:  # else it was whole, whatever happened to the connection afterwards
                 raise
 
-    def pieces(self, sent: Sent) -> Callable[[Event], Chunk]:
-        """What reads the events of one answer, each into a chunk, which may be empty."""
-        config = translators.chat_config(self._dialect.litellm_name, self.model.id)
-        iterator = self._dialect.iterator(config, sent)
-        refusal: list[str] = []
-
-        def piece(event: Event) -> Chunk:
-            if self._dialect.says_nothing(event):
-                return Chunk()
-            data = self._decoded(event.data)
-            if (told := failures.inner(data)) is not None:
-                self._fail(told, told.status or _IN_STREAM)
-            return _read(lambda: self._piece(data, iterator, refusal))
-
-        return piece
-
-    def _piece(self, data: dict[str, Any], iterator: Any, refusal: list[str]) -> Chunk:
-        self._dialect.check(data, self.model)
-        refusal.append(self._dialect.refusal(data))
-        finished = self._dialect.finished(data)
-        if finished:
-            answers.refused("".join(refusal), self.model)
-        read = iterator.chunk_parser(data)
-        usage = answers.usage(read) if self._dialect.counted(data) else None
-        said = str(data.get("model") or "")
-        if not read.choices:
-            return Chunk(usage=usage, model=said)
-        choice = read.choices[0]
-        return Chunk(
-            text=choice.delta.content or "",
-            finish_reason=choice.finish_reason if finished else None,
-            usage=usage,
-            tool_calls=answers.tool_calls(choice.delta),
-            model=said,
-        )
-
     async def _trailer(self, answer: Answer) -> None:
         try:
             async with asyncio.timeout(_TRAILER_S):
                 await answer.read(_MAX_TRAILER_BYTES)
         except (TimeoutError, ProviderError):
             return  # the connection is closed then, and that is all
-
-    def _embedded(self, data: dict[str, Any], request: EmbedRequest) -> Chunk:
-        rows = answers.vectors(data.get("data"), request, self.model)
-        told = data.get("usage")
-        tokens = told.get("prompt_tokens") if isinstance(told, dict) else None
-        usage = answers.checked(Usage(tokens, 0)) if type(tokens) is int else None
-        return Chunk(vectors=rows, finish_reason="stop", usage=usage, model=str(data.get("model") or ""))
 
 
 def not_taken(model: Model, what: str) -> RequestRejected:
@@ -255,14 +169,3 @@ def not_taken(model: Model, what: str) -> RequestRejected:
 
 def _streams(request: Request) -> bool:
     return isinstance(request, ChatRequest) and request.stream
-
-
-def _read(read: Callable[[], Chunk]) -> Chunk:
-    """What *read* makes of data. Whatever it stumbles over is the data's fault, which came from outside."""
-    try:
-        return read()
-    except DevSynthError:
-        raise
-    except Exception as error:  # noqa: BLE001 - see above
-        name = type(error).__name__
-    raise MalformedResponse(f"the answer is not in the form it should have: {name}")

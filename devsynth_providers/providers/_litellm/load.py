@@ -33,7 +33,6 @@ def _load() -> Any:
     litellm: Any = importlib.import_module("litellm")
     litellm.telemetry = False
     litellm.suppress_debug_info = True
-    litellm.turn_off_message_logging = True
     litellm.disable_hf_tokenizer_download = True
     litellm.num_retries = 0
     litellm.REPEATED_STREAMING_CHUNK_LIMIT = (
@@ -55,6 +54,15 @@ async def ready() -> Any:
     if _load.cache_info().currsize:
         return _load()
     return await in_thread(load)
+
+
+NO_MCP = "_skip_mcp_handler"
+
+
+@functools.cache
+def has_mcp_switch() -> bool:
+    """Whether this LiteLLM obeys ``NO_MCP``; older ones would pass it on to the provider."""
+    return NO_MCP in inspect.getsource(_load().main)
 
 
 @functools.cache

@@ -27,8 +27,6 @@ from .requests import Asked, asked
 
 TRANSPORT_TIMEOUT_S = 3600.0
 """What LiteLLM is told, in place of its own default. The clocks that count are ``Timed``'s."""
-
-
 class Unified(ProviderPort):
     """*model* by *target*, LiteLLM's name for it. LiteLLM's retries are off, and the key is always explicit."""
 
@@ -109,7 +107,7 @@ class Unified(ProviderPort):
             async for delta in answer:
                 yield self._piece(delta, answer)
         finally:
-            await answer.aclose()
+            await _close(answer)
 
     def _target(self) -> dict[str, Any]:
         if self._targets is None:
@@ -126,6 +124,7 @@ class Unified(ProviderPort):
             "timeout": httpx.Timeout(TRANSPORT_TIMEOUT_S),
             "max_retries": 0,
             "num_retries": 0,
+            "no-log": True,  # an application's callbacks on LiteLLM do not get our prompts with their answers
             **self._extra,
         }
         if self._wire is not None:
@@ -146,10 +145,11 @@ class Unified(ProviderPort):
         question = asked(request, translators.chat_config(provider, name), name)
         options = {
             "messages": question.messages,
-            "_skip_mcp_handler": True,  # with tools, LiteLLM would import the package mcp, which it does not require
             "stream": False,
             **question.options,
         }
+        if load.has_mcp_switch():
+            options[load.NO_MCP] = True  # else, with tools, LiteLLM imports the package mcp, which it does not require
         return options | self._beside(question)
 
     def _beside(self, question: Asked) -> dict[str, Any]:
@@ -194,6 +194,16 @@ class Unified(ProviderPort):
     def _said(self, answer: Any) -> str:
         """The model that the provider says it was."""
         return answer.model or ""
+
+
+async def _close(stream: Any) -> None:
+    """Stop listening to *stream*; LiteLLM's older wrapper leaves that to what it wraps."""
+    inner = getattr(stream, "completion_stream", None)
+    for each in (stream, inner, getattr(inner, "streaming_response", None)):
+        close = getattr(each, "aclose", None) or getattr(each, "close", None)
+        if close is not None:
+            await close()
+            return
 
 
 def _reported(stream: Any) -> bool:

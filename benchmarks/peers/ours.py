@@ -1,0 +1,95 @@
+"""This library: a provider alone and a router, on each lane; and what the router takes without any wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from workload import MAX_TOKENS, PIECES, PROMPT, TEMPERATURE, TEXT
+
+import devsynth_providers as library
+from devsynth_providers import FREE, ChatRequest, Model, Policy, ProviderPort, Retry, Router, Rule, telemetry
+from devsynth_providers.testing import ScriptedProvider
+
+from . import Missing, Peer
+
+PROVIDERS = {"openai": "OpenAIProvider", "anthropic": "AnthropicProvider"}
+
+
+class Traced(Peer):
+    """With or without an OpenTelemetry SDK; the spans of one go to memory, and are dropped between measurements."""
+
+    def __init__(self, url: str, wire: str, *, traced: bool) -> None:
+        super().__init__(url, wire)
+        self.spans: Any = None
+        if traced:
+            from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+            self.spans = InMemorySpanExporter()
+            telemetry.configure(exporter=self.spans)
+
+    def forget(self) -> None:
+        if self.spans is not None:
+            self.spans.clear()
+
+
+class Ours(Traced):
+    def __init__(self, url: str, wire: str, *, lane: str, routed: bool, traced: bool) -> None:
+        super().__init__(url, wire, traced=traced)
+        facade = getattr(library, PROVIDERS[wire], None)
+        if facade is None:
+            raise Missing(f"this version has no {PROVIDERS[wire]}")
+        model = _model(url, wire, lane)
+        self.port: ProviderPort = _router(model) if routed else facade(model, retry_attempts=1)
+
+    async def open(self) -> None:
+        await self.port.warm_up()
+
+    async def call(self) -> str:
+        return await self.port.generate(PROMPT, TEMPERATURE, MAX_TOKENS)
+
+    async def stream(self) -> str:
+        return "".join([piece async for piece in self.port.generate_stream(PROMPT, TEMPERATURE, MAX_TOKENS)])
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        return await self.port.embed_batch(texts)
+
+
+class Inside(Traced):
+    """What is left of a call if nothing is asked."""
+
+    async def open(self) -> None:
+        model = _model(self.url, "openai", "unified")
+        self.model, self.request = model, ChatRequest.of(PROMPT)
+        self.router = _router(model, ScriptedProvider(*[TEXT] * 1_000_000, model=model))
+        self.streaming = _router(model, ScriptedProvider(*[PIECES] * 1_000_000, model=model))
+
+    async def call(self) -> str:
+        return await self.router.generate(PROMPT, TEMPERATURE, MAX_TOKENS)
+
+    async def stream(self) -> str:
+        return "".join([piece async for piece in self.streaming.generate_stream(PROMPT, TEMPERATURE, MAX_TOKENS)])
+
+    async def other(self, what: str) -> None:
+        if what == "plan":
+            self.router.plan(PROMPT)
+            return
+        with telemetry.request_span(self.request, "p"), telemetry.attempt_span(self.request, self.model):
+            telemetry.event("fallback", reason="x")
+
+
+def _model(url: str, wire: str, lane: str) -> Model:
+    more: dict[str, Any] = {}
+    if "transport" in {field.name for field in fields(Model)}:
+        more["transport"] = "litellm" if lane == "unified" else "auto"
+    elif lane == "direct":
+        raise Missing("this version has no direct lane")
+    base = f"{url}/v1" if wire == "openai" else url
+    abilities = ("chat", "embeddings") if wire == "openai" else ("chat",)
+    return Model(name="m", provider=wire, base_url=base, price=FREE, abilities=frozenset(abilities), **more)
+
+
+def _router(model: Model, provider: ProviderPort | None = None) -> Router:
+    policy = Policy(models={"m": model}, rules=(Rule(name="all", models=("m",)),), retry=Retry(attempts=1))
+    return Router(policy, {"m": provider} if provider else None)
