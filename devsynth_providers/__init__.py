@@ -114,6 +114,7 @@ if TYPE_CHECKING:
         stack as stack,
     )
     from .sync import SyncRouter as SyncRouter
+    from .tokens import TokenCounter as TokenCounter
     from .types import (
         FREE as FREE,
     )
@@ -205,6 +206,7 @@ _HOMES = {
     "reply": "Reply",
     "router": "Router stack",
     "sync": "SyncRouter",
+    "tokens": "TokenCounter",
     "types": (
         "FREE Attempt Candidate ChatRequest Chunk EmbedRequest Evidence Latency Limits Message Model Network Plan "
         "Price Rejection Request Response Retry Timeouts Tls ToolCall Usage"

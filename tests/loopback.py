@@ -5,8 +5,10 @@ Each request takes the next scripted answer; the last one repeats. What was aske
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -28,8 +30,10 @@ class Answer:
     then: str = "close"
     pause_s: float = 0.0
 
-    def head(self) -> bytes:
-        lines = [f"HTTP/1.1 {self.status} X", f"content-type: {self.content_type}", "connection: close"]
+    def head(self, *, keep_alive: bool = False) -> bytes:
+        kept = keep_alive and self.content_length is not None
+        lines = [f"HTTP/1.1 {self.status} X", f"content-type: {self.content_type}"]
+        lines.append(f"connection: {'keep-alive' if kept else 'close'}")
         if self.content_length is not None:
             lines.append(f"content-length: {self.content_length}")
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
@@ -131,21 +135,31 @@ def _event(event: Any) -> bytes:
 
 
 class Loopback:
-    """The server. Answers any chat with the same three words until it is told otherwise by ``script``."""
+    """The server. Answers any chat with the same three words until it is told otherwise by ``script``.
 
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
+    With *keep_alive* a connection serves as many requests as come, of answers that say how long they are.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, keep_alive: bool = False) -> None:
+        self._tls = tls
+        self._keep_alive = keep_alive
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._answers: list[Script] = [(whole(), stream())]
         self._stopping = False
         self._gone = threading.Event()
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
+        self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
+
+    @property
+    def port(self) -> int:
+        return int(self._socket.getsockname()[1])
 
     def script(self, *answers: Script) -> Self:
         """Give these answers in turn; a pair is (to a whole request, to a streamed one), a function makes its own."""
@@ -162,26 +176,39 @@ class Loopback:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            self.connections += 1
+            threading.Thread(target=self._welcome, args=(connection,), daemon=True).start()
 
-    def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            body = self._read(connection)
-            if body is None:
-                return
-            answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-            if isinstance(answer, tuple):
-                answer = answer[bool(body.get("stream"))]
-            elif callable(answer):
-                answer = answer(body)
+    def _welcome(self, connection: socket.socket) -> None:
+        if self._tls is not None:
             try:
-                connection.sendall(answer.head())
-                for piece in answer.pieces:
-                    connection.sendall(piece)
-                    time.sleep(answer.pause_s)
-                self._end(connection, answer.then)
+                connection = self._tls.wrap_socket(connection, server_side=True)
             except OSError:
-                self._gone.set()
+                connection.close()
+                return
+        with connection, contextlib.suppress(OSError):
+            while self._serve(connection) and self._keep_alive:
+                pass
+
+    def _serve(self, connection: socket.socket) -> bool:
+        body = self._read(connection)
+        if body is None:
+            return False
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, tuple):
+            answer = answer[bool(body.get("stream"))]
+        elif callable(answer):
+            answer = answer(body)
+        try:
+            connection.sendall(answer.head(keep_alive=self._keep_alive))
+            for piece in answer.pieces:
+                connection.sendall(piece)
+                time.sleep(answer.pause_s)
+            self._end(connection, answer.then)
+        except OSError:
+            self._gone.set()
+            return False
+        return answer.content_length is not None
 
     def _read(self, connection: socket.socket) -> dict[str, Any] | None:
         data = b""

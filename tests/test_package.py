@@ -20,7 +20,7 @@ FallbackProvider InvalidRequest LMStudioProvider Latency Limits LiteLLMProvider 
 Model ModelNotFound Network NoModelFits OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price ProviderError
 ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range RateLimitError Rejection Reply
 Request RequestRejected Response Retry Router Rule StreamInterrupted StubProvider SyncRouter TaskAnalyzer TaskFacts
-Timeouts Tls ToolCall Usage When registry stack
+Timeouts Tls TokenCounter ToolCall Usage When registry stack
 """
 
 
@@ -59,7 +59,7 @@ import devsynth_providers
 few = len(sys.modules) - before < 20
 from devsynth_providers import Router, OpenAIProvider, LMStudioProvider, LocalProvider, StubProvider, FallbackProvider
 heavy = {"litellm", "openai", "httpx", "aiohttp", "llama_cpp", "pydantic", "yaml", "numpy", "typer", "rich",
-         "opentelemetry.sdk", "diskcache"}
+         "opentelemetry.sdk", "diskcache", "tiktoken"}
 print(sorted(heavy & set(sys.modules)), opened, threading.active_count(), few)
 """
     assert python(code).strip() == "[] [] 1 True"

@@ -145,10 +145,10 @@ async def test_no_attempt_begins_that_the_ceiling_can_not_pay(ask: Ask) -> None:
     a = ScriptedProvider(*[ProviderUnavailable("down")] * 3)
     router = Router(policy(model("a", price=PRICED)), {"a": a})
     with pytest.raises(ProviderUnavailable) as caught:
-        await ask(router, "x" * 400, max_tokens=100, max_cost_usd=0.0045)
+        await ask(router, "word " * 100, max_tokens=100, max_cost_usd=0.0045)
     assert len(a.requests) == len(caught.value.attempts) == 1
     with pytest.raises(NoModelFits, match="over_cost_ceiling"):
-        await ask(router, "x" * 400, max_tokens=100, max_cost_usd=0.001)
+        await ask(router, "word " * 100, max_tokens=100, max_cost_usd=0.001)
 
 
 async def test_a_failure_that_cost_nothing_does_not_blur_what_the_answer_cost() -> None:

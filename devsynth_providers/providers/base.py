@@ -101,7 +101,7 @@ class BaseProvider(Wrapper):
         """Why LiteLLM itself sends, in a few words; ``None`` if our own wire does. The first call loads LiteLLM."""
         if isinstance(self.inner, Lanes):
             return await self.inner.why_not_direct()
-        return "transport is litellm" if self.model.transport == "litellm" else "no translators are proved for it"
+        return "no translators are proved for it"
 
     def _facts(self, model: str | Model | None, base_url: str | None) -> Model:
         facts = model or environment(self.model_variables) or self.default_model
@@ -137,7 +137,7 @@ class BaseProvider(Wrapper):
             extra=self._extra(),
         )
         dialect = self._dialect()
-        if dialect is None or model.base_url is None or model.transport == "litellm":
+        if dialect is None or model.base_url is None:
             return unified
         return Lanes(Direct(model, dialect, self._wire, api_key=key, base_url=model.base_url), unified, dialect)
 

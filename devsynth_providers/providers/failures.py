@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ..errors import (
     AuthenticationError,
@@ -22,8 +22,10 @@ from ..errors import (
     RequestRejected,
 )
 from ..types import Model
+from .wire import Answer
 
 LONGEST_MESSAGE = 400
+_MAX_BYTES = 64 * 1024
 
 _QUOTA = re.compile(r"insufficient_quota|credit_balance|billing_hard_limit|billing_error|spend_limit")
 _QUOTA_TEXT = re.compile(r"credit balance is too low", re.IGNORECASE)
@@ -116,6 +118,15 @@ def failure(
     if status in _UNBILLED or (status is not None and 300 <= status < 400):
         error.billed = False
     return error
+
+
+async def refuse(answer: Answer, model: Model, secrets: Sequence[str]) -> NoReturn:
+    """Raise what *answer*, which has a status of failure, means."""
+    said = told(await answer.read(_MAX_BYTES))
+    cls = kind(answer.status, said.code, said.message) or ProviderError
+    raise failure(
+        cls, said.message, model, status=answer.status, code=said.code, headers=answer.headers, secrets=secrets
+    )
 
 
 def told(body: bytes) -> Told:

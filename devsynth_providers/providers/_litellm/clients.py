@@ -3,22 +3,28 @@ each key and each event loop. One of these serves any number of loops, since the
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from typing_extensions import override
 
+from ...types import Model
+from .. import failures
 from ..wire import Answer, Wire
 
 _HANDLED = frozenset(("anthropic", "openrouter"))
 """LiteLLM's names of the providers that take its own kind of client and have been tested with it."""
 
 
-def client(provider: str, wire: Wire, *, api_key: str | None, base_url: str | None, organization: str | None) -> Any:
+def client(
+    provider: str, wire: Wire, model: Model, *, api_key: str | None, base_url: str | None, organization: str | None
+) -> Any:
     """What LiteLLM's calls take as ``client``; ``None`` for providers that have not been tested with one."""
     import httpx  # noqa: PLC0415 - comes with LiteLLM, and is loaded by it
 
-    http = httpx.AsyncClient(transport=_transport(wire), follow_redirects=False, trust_env=False, timeout=None)
+    http = httpx.AsyncClient(
+        transport=_transport(wire, model, [api_key or ""]), follow_redirects=False, trust_env=False, timeout=None
+    )
     if provider == "openai":
         import openai  # noqa: PLC0415 - as above
 
@@ -34,7 +40,7 @@ def client(provider: str, wire: Wire, *, api_key: str | None, base_url: str | No
     return None
 
 
-def _transport(wire: Wire) -> Any:
+def _transport(wire: Wire, model: Model, secrets: Sequence[str]) -> Any:
     import httpx  # noqa: PLC0415
 
     class Body(httpx.AsyncByteStream):
@@ -56,6 +62,11 @@ def _transport(wire: Wire) -> Any:
             body = await request.aread()
             headers = {name: value for name, value in request.headers.items() if name not in _WIRE_HEADERS}
             answer = await wire.send(request.method, str(request.url), headers, body or None)
+            if answer.status >= 400:
+                try:
+                    await failures.refuse(answer, model, secrets)  # before LiteLLM makes of it what it thinks it is
+                finally:
+                    answer.close()
             told = [(name, value) for name, value in answer.headers.items() if name.lower() not in _DECODED]
             return httpx.Response(answer.status, headers=told, stream=Body(answer), request=request)
 

@@ -33,14 +33,18 @@ class Dialect(Protocol):
     def litellm_name(self) -> str:
         """LiteLLM's name of the provider whose translators these are."""
 
+    @property
+    def embeds(self) -> bool:
+        """Whether there are embeddings on this wire."""
+
     def url(self, base_url: str) -> str:
         """Where chats go."""
 
     def headers(self) -> dict[str, str]:
         """Headers beside those of the translator."""
 
-    def embedding(self, request: EmbedRequest, model: str, base_url: str, key: str) -> Sent | None:
-        """*request* for this wire; ``None`` if there are no embeddings on it."""
+    def embedding(self, request: EmbedRequest, model: str, base_url: str, key: str) -> Sent:
+        """*request* for this wire."""
 
     def iterator(self, config: Any, sent: Sent) -> Any:
         """LiteLLM's reader of this provider's events."""
@@ -67,6 +71,8 @@ class Dialect(Protocol):
 class OpenAIChat:
     """OpenAI's chat completions and embeddings, and every server that speaks them."""
 
+    embeds: ClassVar[bool] = True
+
     def __init__(self, litellm_name: str = "openai", organization: str | None = None) -> None:
         self._litellm_name = litellm_name
         self._organization = organization
@@ -81,7 +87,7 @@ class OpenAIChat:
     def headers(self) -> dict[str, str]:
         return {"OpenAI-Organization": self._organization} if self._organization else {}
 
-    def embedding(self, request: EmbedRequest, model: str, base_url: str, key: str) -> Sent | None:
+    def embedding(self, request: EmbedRequest, model: str, base_url: str, key: str) -> Sent:
         body = {"model": model, "input": list(request.texts), "encoding_format": "float"}
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **self.headers()}
         return Sent(f"{base_url}/embeddings", headers, body)
@@ -115,6 +121,7 @@ class AnthropicMessages:
     """Anthropic's messages, which have no embeddings."""
 
     litellm_name: ClassVar[str] = "anthropic"
+    embeds: ClassVar[bool] = False
 
     def url(self, base_url: str) -> str:
         return f"{base_url}/v1/messages"
@@ -122,8 +129,8 @@ class AnthropicMessages:
     def headers(self) -> dict[str, str]:
         return {}
 
-    def embedding(self, request: EmbedRequest, model: str, base_url: str, key: str) -> Sent | None:
-        return None
+    def embedding(self, request: EmbedRequest, model: str, base_url: str, key: str) -> Sent:
+        raise AssertionError("refused before it comes here")
 
     def iterator(self, config: Any, sent: Sent) -> Any:
         return translators.anthropic_iterator(json_mode=sent.json_mode, memory=sent.memory)

@@ -31,7 +31,7 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """More than any chat's answer is."""
 MAX_VECTOR_BYTES = 256 * 1024
 """More than any vector is, written out; an answer may have one for each text, and ``MAX_ANSWER_BYTES``."""
-_MAX_ERROR_BYTES = 64 * 1024
+_MAX_TRAILER_BYTES = 64 * 1024
 _TRAILER_S = 0.05
 """How long to listen after the last event for the end of the body, which leaves the connection to the next call."""
 _EVENT_TYPES = frozenset(("", "text/event-stream", "text/plain", "application/octet-stream"))
@@ -70,7 +70,7 @@ class Direct(ProviderPort):
         try:
             answer = await self._wire.send("POST", sent.url, sent.headers, body)
             if answer.status >= 300:
-                self._refused(answer, await answer.read(_MAX_ERROR_BYTES))
+                await failures.refuse(answer, self.model, [self._api_key])
             if isinstance(request, EmbedRequest):
                 yield self._embedded(await self._json(answer, len(request.texts)), request)
             elif _streams(request) and answer.content_type in _EVENT_TYPES:
@@ -88,10 +88,7 @@ class Direct(ProviderPort):
     def translated(self, request: Request) -> Sent:
         """*request* as this provider wants it. Raises ``RequestRejected`` for what it does not take."""
         if isinstance(request, EmbedRequest):
-            sent = self._dialect.embedding(request, self.model.id, self._base_url, self._api_key)
-            if sent is None:
-                raise self._not_taken("embeddings; a model of another provider has to make them")
-            return sent
+            return self._dialect.embedding(request, self.model.id, self._base_url, self._api_key)
         assert isinstance(request, ChatRequest)
         try:
             return self._translated(request)
@@ -110,7 +107,7 @@ class Direct(ProviderPort):
         known = config.get_supported_openai_params(name)
         given = {option: value for option, value in question.options.items() if option in known}
         if unknown := question.options.keys() - given.keys() - {"stream_options"}:
-            raise self._not_taken(", ".join(sorted(unknown)))
+            raise not_taken(self.model, ", ".join(sorted(unknown)))
         memory: dict[str, Any] = {}
         options = config.map_openai_params(given, {}, name, False)
         json_mode = bool(options.pop("json_mode", False))
@@ -124,16 +121,6 @@ class Direct(ProviderPort):
             body["stream"] = True
         headers |= self._dialect.headers()
         return Sent(url, headers, {**body, **beside, **question.body}, options, memory, json_mode)
-
-    def _not_taken(self, what: str) -> RequestRejected:
-        error = RequestRejected(f"{self.model.provider} does not take {what} for {self.model.id}")
-        error.provider, error.model = self.model.provider, self.model.name
-        error.passes_on = True  # nothing was asked: another model may take it
-        return error
-
-    def _refused(self, answer: Answer, body: bytes) -> NoReturn:
-        told = failures.told(body)
-        self._fail(told, answer.status, answer.headers)
 
     def _fail(self, told: failures.Told, status: int, headers: Mapping[str, str] | None = None) -> NoReturn:
         cls = failures.kind(status, told.code, told.message) or ProviderError
@@ -247,7 +234,7 @@ class Direct(ProviderPort):
     async def _trailer(self, answer: Answer) -> None:
         try:
             async with asyncio.timeout(_TRAILER_S):
-                await answer.read(_MAX_ERROR_BYTES)
+                await answer.read(_MAX_TRAILER_BYTES)
         except (TimeoutError, ProviderError):
             return  # the connection is closed then, and that is all
 
@@ -257,6 +244,13 @@ class Direct(ProviderPort):
         tokens = told.get("prompt_tokens") if isinstance(told, dict) else None
         usage = answers.checked(Usage(tokens, 0)) if type(tokens) is int else None
         return Chunk(vectors=rows, finish_reason="stop", usage=usage, model=str(data.get("model") or ""))
+
+
+def not_taken(model: Model, what: str) -> RequestRejected:
+    """The refusal of a request before it is sent, since *model* can not take *what*: another one may."""
+    error = RequestRejected(f"{model.provider} does not take {what}", provider=model.provider, model=model.name)
+    error.passes_on = True
+    return error
 
 
 def _streams(request: Request) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import logging
 import os
+import sys
 import threading
 from typing import Any
 
@@ -34,6 +36,9 @@ def _load() -> Any:
     litellm.turn_off_message_logging = True
     litellm.disable_hf_tokenizer_download = True
     litellm.num_retries = 0
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = (
+        sys.maxsize
+    )  # else a hundred equal pieces, of a table's line say, are an error
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its warnings are of its own queues and loops
     return litellm
@@ -50,6 +55,14 @@ async def ready() -> Any:
     if _load.cache_info().currsize:
         return _load()
     return await in_thread(load)
+
+
+@functools.cache
+def controls() -> frozenset[str]:
+    """The keywords that LiteLLM's calls obey themselves."""
+    litellm = _load()
+    own = importlib.import_module("litellm.types.utils").all_litellm_params
+    return frozenset(own) | frozenset(inspect.signature(litellm.acompletion).parameters)
 
 
 async def warm_up() -> None:

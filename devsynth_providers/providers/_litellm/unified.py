@@ -7,6 +7,7 @@ tell whether it did, and that its JSON is whole has to do.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 from typing_extensions import override
 
 from ... import telemetry
-from ...errors import DevSynthError, ProviderUnavailable
+from ...errors import DevSynthError, ProviderUnavailable, RequestRejected
 from ...port import ProviderPort
 from ...reply import Reply
+from ...tokens import TokenCounter
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
 from ..wire import Wire
 from . import answers, clients, load, translators
@@ -57,6 +59,15 @@ class Unified(ProviderPort):
     async def send(self, request: Request) -> Reply:
         telemetry.mark("devsynth.transport", "litellm")
         return await Reply.open(self.model, self._chunks(request))
+
+    @functools.cached_property
+    def _counter(self) -> TokenCounter:
+        return TokenCounter(self._model)
+
+    @override
+    def count_tokens(self, text: str) -> int:
+        """As ``TokenCounter`` of this model counts; the first count of a process reads its table, in 0.3 s."""
+        return self._counter.count(text)
 
     @override
     async def warm_up(self) -> None:
@@ -121,6 +132,7 @@ class Unified(ProviderPort):
             client = clients.client(
                 self._litellm_name.partition("/")[0],
                 self._wire,
+                self.model,
                 api_key=self._api_key,
                 base_url=self._base_url,
                 organization=self._extra.get("organization"),
@@ -142,7 +154,11 @@ class Unified(ProviderPort):
 
     def _beside(self, question: Asked) -> dict[str, Any]:
         """What goes with the options: the parameters that are not OpenAI's."""
-        return {"extra_body": question.body} if question.body else {}
+        if not question.body or self._litellm_name.startswith("openai/"):
+            return {"extra_body": question.body} if question.body else {}
+        if taken := sorted(question.body.keys() & load.controls()):
+            raise RequestRejected(f"{', '.join(taken)}: LiteLLM takes that for itself, and would not pass it on")
+        return question.body
 
     def _whole(self, answer: Any) -> Chunk:
         if not answer.choices:
@@ -162,13 +178,11 @@ class Unified(ProviderPort):
         )
 
     def _piece(self, delta: Any, stream: Any) -> Chunk:
-        usage = answers.usage(delta)
-        if usage is not None and not _reported(stream):
-            usage = None
+        sent = stream.received_finish_reason is not None  # else it is made up: the stream was cut, or is none
+        usage = answers.usage(delta) if sent and _reported(stream) else None
         if not delta.choices:
             return Chunk(usage=usage)
         choice = delta.choices[0]
-        sent = stream.received_finish_reason is not None  # else it is made up: the stream was cut, or is none
         return Chunk(
             text=answers.text(choice.delta, self.model),
             finish_reason=choice.finish_reason if sent else None,
