@@ -106,7 +106,7 @@ SHARED: Mapping[str, Kind] = {
     "max_retries": RETRIES,
     "initial_delay": DELAY,
     "max_delay": DELAY,
-    "proxy": TEXT,
+    "proxy": Kind("the URL of a proxy, or empty to go straight", lambda value: isinstance(value, str)),
     **TLS,
 }
 """What a file may say for all providers at once."""

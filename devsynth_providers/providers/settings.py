@@ -56,6 +56,11 @@ class Setting:
         """Whether somebody said so: it is not what is usual."""
         return self.source != "default"
 
+    @property
+    def of_variable(self) -> bool:
+        """Whether a variable said so, of the environment or of a ``.env`` file."""
+        return self.rank[0] in _TEXTS
+
     @override
     def __repr__(self) -> str:
         return f"Setting({self.name!r}, {self.shown!r}, {self.source!r})"
@@ -114,6 +119,15 @@ class Settings:
         for rank, source, value in self._said("", None, Known(GENERAL["primary"].kind, (name,)), None):
             return Setting(name, value, source, secret=True, rank=rank)
         return None
+
+    def refuse_strangers(self, provider: str) -> None:
+        """Raise ``ConfigurationError`` if the file says something of *provider* that its class has no use for."""
+        known = self._known(provider)
+        for (owner, *rest), entry in self._entries.items():
+            if owner == provider and rest and rest[0] not in known:
+                raise ConfigurationError(
+                    f"{self._file}:{entry.line}: {provider} takes no {rest[0]!r}; it takes {', '.join(known)}"
+                )
 
     def listing(self, *providers: str) -> tuple[Setting, ...]:
         """Every setting that has a value: the general ones, then those of *providers*, or of all that come with the
