@@ -144,6 +144,8 @@ def test_an_unknown_provider_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(ValueError, match="no provider is called 'opneai'; did you mean 'openai'") as caught:
         create("opneai")
     assert isinstance(caught.value, ConfigurationError)
+    with pytest.raises(ConfigurationError, match="did you mean 'openai'"):
+        create("OpenAI")
     assert "anthropic, litellm, lmstudio, local, openai, openrouter, stub" in str(caught.value)
 
 

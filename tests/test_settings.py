@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devsynth_providers import ConfigurationError, PolicyError, ProviderRegistry
+from devsynth_providers import ConfigurationError, PolicyError, ProviderRegistry, StubProvider
+from devsynth_providers.providers.known import GENERAL, of_provider
+from devsynth_providers.providers.registry import registry
 from devsynth_providers.providers.settings import Settings
 
 KEY = "sk-canary-4711"
@@ -29,6 +33,7 @@ provider:
     model: gpt-4o
     temperature: 0.2
     retry_attempts: 5
+    max_tokens:
     tls: {verify: false}
   lmstudio:
     base_url: "http://localhost:4321/v1"
@@ -55,25 +60,43 @@ def problems(tmp_path: Path, text: str) -> list[str]:
     return str(caught.value).replace(f"{path}:", "").splitlines()
 
 
-@given(who=st.sets(st.sampled_from(["argument", "environment", ".env", "file"])))
-def test_the_first_who_says_anything_decides(tmp_path_factory: pytest.TempPathFactory, who: set[str]) -> None:
+ORDER = ("argument", "environment", ".env", "file")
+
+EXAMPLES = st.sampled_from(
+    [  # the setting, its variable, values that are told apart, and what is usual
+        ("model", "OPENAI_MODEL", ("m1", "m2", "m3", "m4"), "gpt-4-turbo"),
+        ("timeout", "OPENAI_HTTP_TIMEOUT", (1, 2.5, 3, 4), 60),
+        ("max_retries", "PROVIDER_MAX_RETRIES", (0, 1, 2, 3), None),
+        ("tls.ca_file", "DEVSYNTH_TLS_CA_FILE", ("a", "b", "c", "d"), None),
+        ("organization", "OPENAI_ORGANIZATION", ("a", "b", "c", "d"), None),
+    ]
+)
+
+
+@settings(max_examples=200)
+@given(who=st.sets(st.sampled_from(ORDER)), example=EXAMPLES)
+def test_the_first_who_says_anything_decides(
+    tmp_path_factory: pytest.TempPathFactory, who: set[str], example: tuple[str, str, tuple[Any, ...], Any]
+) -> None:
+    key, variable, values, usual = example
     folder = tmp_path_factory.mktemp("settings")
+    said = dict(zip(ORDER, values, strict=True))
+    block = f"tls: {{{key.removeprefix('tls.')}: {said['file']}}}" if "tls" in key else f"{key}: {said['file']}"
     found = Settings(
-        environment={"OPENAI_MODEL": "by environment"} if "environment" in who else {},
-        env_file=env_file(folder, "# mine\nOPENAI_MODEL='by .env'\n") if ".env" in who else None,
-        file=settings_file(folder, "provider: {openai: {model: by file}}") if "file" in who else None,
-    ).find("model", "openai", argument="by argument" if "argument" in who else None)
-    order = ["argument", "environment", ".env", "file"]
-    first = next((each for each in order if each in who), None)
-    assert found.value == (f"by {first}" if first else "gpt-4-turbo")
+        environment={variable: str(said["environment"])} if "environment" in who else {},
+        env_file=env_file(folder, f"# mine\n{variable}='{said['.env']}'\n") if ".env" in who else None,
+        file=settings_file(folder, f"provider:\n  openai: {{{block}}}") if "file" in who else None,
+    ).find(key, "openai", argument=said["argument"] if "argument" in who else None)
+    first = next((each for each in ORDER if each in who), "nobody")
+    assert found.value == said.get(first, usual)
     assert (
         found.source
         == {
             "argument": "argument",
-            "environment": "environment OPENAI_MODEL",
-            ".env": f"{folder / '.env'}:2 OPENAI_MODEL",
-            "file": f"{folder / 'default.yml'}:1 provider.openai.model",
-            None: "default",
+            "environment": f"environment {variable}",
+            ".env": f"{folder / '.env'}:2 {variable}",
+            "file": f"{folder / 'default.yml'}:2 provider.openai.{key}",
+            "nobody": "default",
         }[first]
     )
 
@@ -146,10 +169,10 @@ def test_variables_are_understood_in_both_spellings(
     ],
 )
 def test_a_variable_that_makes_no_sense_is_told_by_its_name(variables: dict[str, str], key: str, problem: str) -> None:
-    settings = Settings(environment=variables)
+    made = Settings(environment=variables)
     with pytest.raises(ConfigurationError, match=problem):
-        settings.find(key, "openai")
-    (listed,) = [each for each in settings.listing("openai") if each.problem]
+        made.find(key, "openai")
+    (listed,) = [each for each in made.listing("openai") if each.problem]
     assert listed.name == f"openai.{key}"
     assert listed.source in (listed.problem or "")
 
@@ -162,15 +185,16 @@ def test_a_setting_that_is_not_there_is_told_with_what_was_meant() -> None:
 
 
 def test_a_file_says_things_for_one_provider_or_for_all(tmp_path: Path) -> None:
-    settings = Settings(file=settings_file(tmp_path), environment={})
-    assert settings.find("primary").value == "anthropic"
-    assert settings.find("fallback").value == ("openai", "local")
-    assert settings.find("use_local_fallback").value is True
-    assert settings.find("timeout", "anthropic").value == 30
-    assert settings.find("temperature", "openai").value == 0.2
-    assert settings.find("tls.verify", "openai").value is False
-    assert settings.find("tls.verify", "anthropic").value is True
-    assert settings.find("retry_attempts", "openai").source.endswith("default.yml:10 provider.openai.retry_attempts")
+    made = Settings(file=settings_file(tmp_path), environment={})
+    assert made.find("primary").value == "anthropic"
+    assert made.find("fallback").value == ("openai", "local")
+    assert made.find("use_local_fallback").value is True
+    assert made.find("timeout", "anthropic").value == 30
+    assert made.find("temperature", "openai").value == 0.2
+    assert made.find("tls.verify", "openai").value is False
+    assert made.find("tls.verify", "anthropic").value is True
+    assert made.find("max_tokens", "openai").given is False
+    assert made.find("retry_attempts", "openai").source.endswith("default.yml:10 provider.openai.retry_attempts")
 
 
 @pytest.mark.parametrize(
@@ -235,10 +259,10 @@ def test_an_env_file_is_read_only_on_request_and_never_put_into_the_environment(
     env_file(tmp_path, f"export OPENAI_API_KEY={KEY}\nOPENAI_MODEL=gpt-${{USER}}\n")
     monkeypatch.chdir(tmp_path)
     assert Settings().find("api_key", "openai").value is None
-    settings = Settings(env_file=True)
-    assert settings.find("api_key", "openai").value == KEY
-    assert settings.find("model", "openai").value == "gpt-${USER}"
-    assert settings.find("api_key", "openai").source == ".env:1 OPENAI_API_KEY"
+    made = Settings(env_file=True)
+    assert made.find("api_key", "openai").value == KEY
+    assert made.find("model", "openai").value == "gpt-${USER}"
+    assert made.find("api_key", "openai").source == ".env:1 OPENAI_API_KEY"
     assert "OPENAI_API_KEY" not in os.environ
 
 
@@ -301,14 +325,15 @@ def test_an_env_file_that_makes_no_sense_is_told_without_its_text(tmp_path: Path
 
 
 def test_a_key_is_shown_nowhere(tmp_path: Path) -> None:
-    settings = Settings(env_file=env_file(tmp_path, f"OPENAI_API_KEY={KEY}\n"), environment={"ANTHROPIC_API_KEY": KEY})
-    found = [settings.find("api_key", "openai"), settings.find("api_key", "openai", argument=KEY)]
-    listed = settings.listing()
+    made = Settings(env_file=env_file(tmp_path, f"OPENAI_API_KEY={KEY}\n"), environment={"ANTHROPIC_API_KEY": KEY})
+    found = [made.find("api_key", "openai"), made.find("api_key", "openai", argument=KEY)]
+    listed = made.listing()
     assert {"openai.api_key", "anthropic.api_key"} <= {each.name for each in listed}
     assert found[0].shown == "set"
-    assert KEY not in f"{found} {[str(each) for each in found]} {listed} {[each.shown for each in listed]} {settings!r}"
+    assert KEY not in str([dataclasses.asdict(each) for each in listed])
+    assert KEY not in f"{found} {[str(each) for each in found]} {listed} {[each.shown for each in listed]} {made!r}"
     with pytest.raises(ConfigurationError) as caught:
-        settings.find("api_key", "openai", argument=[KEY])
+        made.find("api_key", "openai", argument=[KEY])
     assert KEY not in str(caught.value)
 
 
@@ -323,9 +348,26 @@ def test_the_listing_has_what_each_provider_takes_and_no_more() -> None:
     assert not {"local.tls.verify", "local.base_url", "stub.timeout"} & names
 
 
+OF_ANY_PROVIDER = re.compile(r"^(ANTHROPIC|OPENROUTER|OPENAI|LITELLM|STUB)_(?=HTTP_TIMEOUT)|^STUB_(?=MODEL)")
+
+
+def test_every_setting_and_every_variable_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text(encoding="utf-8")
+    known = {**GENERAL}
+    for provider in registry.names():
+        known |= {f"{provider}.{key}": each for key, each in of_provider(provider, registry.find(provider)).items()}
+    for name, each in known.items():
+        assert f"`{name.rpartition('.')[2]}`" in page, name
+        for variable in each.variables:
+            spelled = OF_ANY_PROVIDER.sub("<NAME>_", variable)
+            assert f"`{variable}`" in page or f"`{spelled}`" in page, variable
+
+
 def test_reading_the_environment_imports_neither_yaml_nor_dotenv() -> None:
     code = """
 import sys
+from devsynth_providers.providers.known import GENERAL, of_provider
+from devsynth_providers.providers.registry import registry
 from devsynth_providers.providers.settings import Settings
 Settings().find("primary")
 print(sorted({"litellm", "dotenv", "pydantic", "yaml"} & set(sys.modules)))
@@ -335,10 +377,8 @@ print(sorted({"litellm", "dotenv", "pydantic", "yaml"} & set(sys.modules)))
 
 
 def test_a_registry_of_ones_own_knows_its_own_names(tmp_path: Path) -> None:
-    from devsynth_providers import StubProvider
-
-    registry = ProviderRegistry()
-    registry.register("acme", StubProvider)
-    options: dict[str, Any] = {"registry": registry, "environment": {"ACME_MODEL": "a"}}
-    settings = Settings(file=settings_file(tmp_path, "provider: {primary: acme}"), **options)
-    assert settings.find("model", "acme").value == "a"
+    own = ProviderRegistry()
+    own.register("acme", StubProvider)
+    options: dict[str, Any] = {"registry": own, "environment": {"ACME_MODEL": "a"}}
+    made = Settings(file=settings_file(tmp_path, "provider: {primary: acme}"), **options)
+    assert made.find("model", "acme").value == "a"

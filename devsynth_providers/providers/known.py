@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import os
@@ -172,7 +173,8 @@ _ARGUMENTS = {
 """By which argument a class is told of a setting, where that has another name."""
 
 
-def of_provider(name: str, cls: type[ProviderPort]) -> dict[str, Known]:
+@functools.cache
+def of_provider(name: str, cls: type[ProviderPort]) -> Mapping[str, Known]:
     """The settings of the provider *name*, which *cls* serves."""
     prefixes = _SPELLINGS.get(name, (re.sub(r"\W", "_", name.upper(), flags=re.ASCII),))
     variables = {

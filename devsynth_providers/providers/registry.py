@@ -67,7 +67,7 @@ class ProviderRegistry(Collection[str]):
             cls = cast("type[ProviderPort]", getattr(import_module(module, __package__), attribute))
         if cls is None:
             known = [*self]
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name.lower(), known, n=1)
             hint = f"did you mean {near[0]!r}? There" if near else "there"
             raise ConfigurationError(f"no provider is called {name!r}; {hint} are {', '.join(known)}")
         return cls
@@ -137,7 +137,7 @@ def _from_path(path: str) -> type[ProviderPort] | None:
     module, _, attribute = path.rpartition(":" if ":" in path else ".")
     try:
         cls = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
         raise ConfigurationError(f"provider {path!r} can not be loaded: {_told(error)}") from error
     return _checked(cls, path)
 

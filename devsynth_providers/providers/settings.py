@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from .registry import ProviderRegistry, registry
 if TYPE_CHECKING:
     from .settings_file import Entries
 
+MASKED = "***"
 _USERINFO = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 
 
@@ -49,7 +50,7 @@ class Setting:
         if self.secret:
             return "set"
         value = ", ".join(self.value) if isinstance(self.value, tuple | list) else str(self.value)
-        return _USERINFO.sub("***", value)
+        return _USERINFO.sub(MASKED, value)
 
     @property
     def given(self) -> bool:
@@ -131,10 +132,11 @@ class Settings:
 
     def listing(self, *providers: str) -> tuple[Setting, ...]:
         """Every setting that has a value: the general ones, then those of *providers*, or of all that come with the
-        library or were registered. What can not be used is listed with its ``problem``."""
+        library or were registered. What can not be used is listed with its ``problem``; no key is in it at all."""
         names = providers or tuple(self.registry.names())
         found = [self._listed(key, provider) for provider in (None, *names) for key in self._known(provider)]
-        return tuple(each for each in found if each.value is not None or each.problem)
+        kept = (each for each in found if each.value is not None or each.problem)
+        return tuple(replace(each, value=MASKED) if each.secret and not each.problem else each for each in kept)
 
     def _listed(self, key: str, provider: str | None) -> Setting:
         try:

@@ -100,7 +100,7 @@ class _Reader:
             elif key not in known:
                 near = suggestion(key, known)
                 self._problem(path, f"unknown key {path[-1]!r}", near and near.replace("tls.", ""), at_key=True)
-            else:
+            elif value is not None:  # an empty one says nothing
                 try:
                     found[*owner, key] = Entry(known[key].of(value), self._document.place(path)[0])
                 except ValueError as error:
