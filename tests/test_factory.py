@@ -30,11 +30,13 @@ from devsynth_providers import (
     ProviderFactory,
     ProviderPort,
     ProviderRegistry,
+    ProviderUnavailable,
     Reply,
     Request,
     Retry,
     Router,
     StubProvider,
+    SyncRouter,
     Timeouts,
     stack,
 )
@@ -44,7 +46,7 @@ from devsynth_providers.providers.base import Common
 from devsynth_providers.testing import ScriptedProvider
 
 from .conftest import Ask
-from .loopback import Loopback
+from .loopback import Answer, Loopback
 
 KEY = "sk-canary-4711"
 
@@ -304,6 +306,16 @@ def test_attempts_count_the_first_one_and_retries_do_not(
     assert told(create(config=config))["_layered"].retry.attempts == attempts
 
 
+async def test_three_retries_are_four_calls(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVIDER_MAX_RETRIES", "3")
+    monkeypatch.setenv("PROVIDER_INITIAL_DELAY", "0")
+    server.script(Answer([b"{}"], status=503))
+    async with create("openai", config={"base_url": server.url, "model": "m"}) as provider:
+        with pytest.raises(ProviderUnavailable):
+            await provider.generate("hi")
+    assert len(server.requests) == 4
+
+
 def test_waits_between_attempts_are_settings_too(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVIDER_INITIAL_DELAY", "0.1")
     monkeypatch.setenv("PROVIDER_MAX_DELAY", "2")
@@ -405,6 +417,14 @@ async def test_defaults_of_temperature_and_length_hold_where_the_caller_says_not
         await provider.complete(ChatRequest.of("hi"))
     said = [(body["temperature"], body["max_tokens"]) for body in server.requests]
     assert said == [(0.1, 77), (0.7, 1000), (0, 77), (0.1, 77)]
+
+
+def test_they_hold_from_ordinary_code_too() -> None:
+    inner = ScriptedProvider("a", "b")
+    with SyncRouter(Defaults(inner, temperature=0.1)) as provider:
+        provider.generate("hi")
+        provider.generate("hi", temperature=0.7)
+    assert [request.temperature for request in inner.requests if isinstance(request, ChatRequest)] == [0.1, 0.7]
 
 
 async def test_below_a_router_a_providers_defaults_do_not_apply() -> None:

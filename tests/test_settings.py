@@ -259,6 +259,8 @@ def test_an_env_file_is_read_only_on_request_and_never_put_into_the_environment(
     env_file(tmp_path, f"export OPENAI_API_KEY={KEY}\nOPENAI_MODEL=gpt-${{USER}}\n")
     monkeypatch.chdir(tmp_path)
     assert Settings().find("api_key", "openai").value is None
+    path = tmp_path / ".env"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some editors write it
     made = Settings(env_file=True)
     assert made.find("api_key", "openai").value == KEY
     assert made.find("model", "openai").value == "gpt-${USER}"

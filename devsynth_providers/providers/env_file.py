@@ -59,7 +59,7 @@ def _text(path: Path) -> str:
     if len(content) > MAX_BYTES:
         raise ConfigurationError(f"{path} is larger than {MAX_BYTES // 1024} KiB")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8: byte {error.start}") from None
 

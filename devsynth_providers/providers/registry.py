@@ -45,6 +45,7 @@ class ProviderRegistry(Collection[str]):
 
     def __init__(self) -> None:
         self._classes: dict[str, type[ProviderPort] | str] = dict(_BUILT_IN)
+        self._found: dict[str, type[ProviderPort]] = {}
 
     def register(self, name: str, cls: type[ProviderPort]) -> None:
         """Let policies say ``provider: name`` for *cls*, which is called with a ``Model``.
@@ -59,17 +60,17 @@ class ProviderRegistry(Collection[str]):
 
     def find(self, name: str) -> type[ProviderPort]:
         """The class called *name*. Raises ``ConfigurationError`` if there is none, or what is there is no provider."""
-        cls = self._classes.get(name)
-        if cls is None:
-            cls = _from_entry_point(name) or _from_path(name)
-        elif isinstance(cls, str):
+        cls = self._classes.get(name) or self._found.get(name) or _from_entry_point(name) or _from_path(name)
+        if isinstance(cls, str):
             module, _, attribute = cls.partition(":")
-            cls = cast("type[ProviderPort]", getattr(import_module(module, __package__), attribute))
+            return cast("type[ProviderPort]", getattr(import_module(module, __package__), attribute))
         if cls is None:
             known = [*self]
             near = difflib.get_close_matches(name.lower(), known, n=1)
             hint = f"did you mean {near[0]!r}? There" if near else "there"
             raise ConfigurationError(f"no provider is called {name!r}; {hint} are {', '.join(known)}")
+        if name not in self._classes:
+            self._found[name] = cls  # what is installed does not change under a running program
         return cls
 
     def build(self, model: Model, timeouts: Timeouts) -> ProviderPort:
