@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         NoModelFits as NoModelFits,
     )
     from .errors import (
+        NotConfigured as NotConfigured,
+    )
+    from .errors import (
         PolicyError as PolicyError,
     )
     from .errors import (
@@ -95,6 +98,7 @@ if TYPE_CHECKING:
     from .port import ProviderPort as ProviderPort
     from .providers.anthropic import AnthropicProvider as AnthropicProvider
     from .providers.anything import LiteLLMProvider as LiteLLMProvider
+    from .providers.factory import ProviderFactory as ProviderFactory
     from .providers.lmstudio import LMStudioProvider as LMStudioProvider
     from .providers.local import LocalProvider as LocalProvider
     from .providers.openai import OpenAIProvider as OpenAIProvider
@@ -104,6 +108,12 @@ if TYPE_CHECKING:
     )
     from .providers.registry import (
         registry as registry,
+    )
+    from .providers.settings import (
+        Setting as Setting,
+    )
+    from .providers.settings import (
+        Settings as Settings,
     )
     from .providers.stub import StubProvider as StubProvider
     from .reply import Reply as Reply
@@ -189,7 +199,7 @@ _HOMES = {
     "errors": (
         "AllProvidersFailed AuthenticationError BudgetExceeded ConfigurationError ContentFiltered "
         "ContextTooLong DevSynthError EmptyResponse InvalidRequest MalformedResponse ModelNotFound "
-        "NoModelFits PolicyError ProviderError ProviderTimeout ProviderUnavailable QuotaExhausted "
+        "NoModelFits NotConfigured PolicyError ProviderError ProviderTimeout ProviderUnavailable QuotaExhausted "
         "RateLimitError RequestRejected StreamInterrupted"
     ),
     "layers.fallback": "FallbackProvider",
@@ -197,11 +207,13 @@ _HOMES = {
     "port": "ProviderPort",
     "providers.anthropic": "AnthropicProvider",
     "providers.anything": "LiteLLMProvider",
+    "providers.factory": "ProviderFactory",
     "providers.lmstudio": "LMStudioProvider",
     "providers.local": "LocalProvider",
     "providers.openai": "OpenAIProvider",
     "providers.openrouter": "OpenRouterProvider",
     "providers.registry": "ProviderRegistry registry",
+    "providers.settings": "Setting Settings",
     "providers.stub": "StubProvider",
     "reply": "Reply",
     "router": "Router stack",

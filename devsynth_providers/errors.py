@@ -2,6 +2,7 @@
 
 DevSynthError
 ├── ConfigurationError        a setting, a key or a name is wrong: nothing was called
+│   ├── NotConfigured         a provider lacks what it needs to be made: a key, a model, a package, a file
 │   └── PolicyError           a policy file is wrong: says file, line, column, suggestion
 ├── InvalidRequest            the caller's arguments are wrong (also a ValueError)
 ├── NoModelFits               no model of the rule meets the request's limits; says why, for each
@@ -45,6 +46,12 @@ class ConfigurationError(DevSynthError, ValueError):
     """A setting, a key or a name is wrong; no model was called."""
 
     kind = "configuration"
+
+
+class NotConfigured(ConfigurationError):
+    """A provider lacks what it needs to be made: a key, a model, a package, a file. Others may be there."""
+
+    kind = "not_configured"
 
 
 @dataclass(frozen=True, slots=True)

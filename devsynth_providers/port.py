@@ -10,6 +10,8 @@ from .analysis import estimate_tokens
 from .errors import InvalidRequest
 from .reply import Reply
 from .types import (
+    MAX_TOKENS,
+    TEMPERATURE,
     ChatRequest,
     Context,
     EmbedRequest,
@@ -55,8 +57,8 @@ class ProviderPort(ABC):
     async def generate(
         self,
         prompt: str | None = None,
-        temperature: float = 0.7,
-        max_tokens: int = 1000,
+        temperature: float = TEMPERATURE,
+        max_tokens: int = MAX_TOKENS,
         stop_sequences: Sequence[str] | None = None,
         *,
         system_prompt: str | None = None,
@@ -80,8 +82,8 @@ class ProviderPort(ABC):
     async def generate_stream(
         self,
         prompt: str | None = None,
-        temperature: float = 0.7,
-        max_tokens: int = 1000,
+        temperature: float = TEMPERATURE,
+        max_tokens: int = MAX_TOKENS,
         stop_sequences: Sequence[str] | None = None,
         *,
         system_prompt: str | None = None,

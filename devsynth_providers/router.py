@@ -100,7 +100,7 @@ class Router(ProviderPort):
         """A router by a policy file, or by the name of a packaged policy. Raises ``PolicyError``."""
         from .policy.file import load_policy  # noqa: PLC0415 - pydantic and yaml, only for those who read files
 
-        policy = load_policy(source, providers=registry.names())
+        policy = load_policy(source, providers=registry)
         return cls(policy, providers, registry=registry, analyzer=analyzer)
 
     @override

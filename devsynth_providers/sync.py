@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequen
 from typing import Any, Self, TypeVar, Unpack, cast
 
 from .port import ProviderPort
-from .types import Context, Message, Options, Parameters, Request, Response
+from .types import MAX_TOKENS, TEMPERATURE, Context, Message, Options, Parameters, Request, Response
 
 T = TypeVar("T")
 
@@ -40,8 +40,8 @@ class SyncRouter:
     def generate(
         self,
         prompt: str | None = None,
-        temperature: float = 0.7,
-        max_tokens: int = 1000,
+        temperature: float = TEMPERATURE,
+        max_tokens: int = MAX_TOKENS,
         stop_sequences: Sequence[str] | None = None,
         *,
         system_prompt: str | None = None,
@@ -66,8 +66,8 @@ class SyncRouter:
     def generate_stream(
         self,
         prompt: str | None = None,
-        temperature: float = 0.7,
-        max_tokens: int = 1000,
+        temperature: float = TEMPERATURE,
+        max_tokens: int = MAX_TOKENS,
         stop_sequences: Sequence[str] | None = None,
         *,
         system_prompt: str | None = None,

@@ -31,7 +31,19 @@ def _tracing() -> None:
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads the environment of whoever runs it."""
     for name in os.environ:
-        if name.startswith(("OPENAI_", "LMSTUDIO_", "LM_STUDIO_", "LOCAL_MODEL", "DEVSYNTH_", "OTEL_", "ANTHROPIC_")):
+        if name.startswith(
+            (
+                "OPENAI_",
+                "LMSTUDIO_",
+                "LM_STUDIO_",
+                "LOCAL_MODEL",
+                "DEVSYNTH_",
+                "OTEL_",
+                "ANTHROPIC_",
+                "OPENROUTER_",
+                "PROVIDER_",
+            )
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LOCAL_MODEL_THREADS", "1")
 

@@ -32,6 +32,7 @@ from devsynth_providers import (
     SyncRouter,
     stack,
 )
+from devsynth_providers.layers.defaults import Defaults
 from devsynth_providers.layers.metered import Metered
 from devsynth_providers.layers.named import Named
 from devsynth_providers.layers.retrying import Retrying
@@ -73,6 +74,7 @@ SUBJECTS: dict[str, Subject] = {
     "LiteLLMProvider": lambda server: LiteLLMProvider(known("litellm", server.url, model="hosted_vllm/m")),
     "LMStudioProvider": lambda server: LMStudioProvider(known("lmstudio", server.url)),
     "Timed": lambda server: Timed(scripted()),
+    "Defaults": lambda server: Defaults(scripted(), temperature=0.1, max_tokens=100),
     "Traced": lambda server: Traced(scripted()),
     "Metered": lambda server: Metered(scripted()),
     "Named": lambda server: Named(scripted(), model("n")),

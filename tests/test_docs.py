@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from devsynth_providers import Settings
 from devsynth_providers.policy.file import parse_policy
 from devsynth_providers.providers.registry import registry
 
@@ -42,8 +43,24 @@ def test_python_runs(code: str) -> None:
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_policies_are_right(text: str) -> None:
-    assert parse_policy(text, providers=registry.names()).rules
+def test_policies_and_settings_are_right(text: str, tmp_path: Path) -> None:
+    if not re.search(r"^provider:", text, re.MULTILINE):
+        assert parse_policy(text, providers=registry).rules
+        return
+    path = tmp_path / "settings.yml"
+    path.write_text(text, encoding="utf-8")
+    for each in Settings(file=path).listing():
+        assert each.problem is None
+
+
+@pytest.mark.parametrize("text", blocks("dotenv"))
+def test_variables_are_those_that_are_read(text: str, tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    listing = Settings(env_file=path, environment={}).listing()
+    used = {each.source.split()[-1] for each in listing if each.of_variable}
+    assert used == {line.partition("=")[0] for line in text.splitlines() if "=" in line}
 
 
 @pytest.mark.parametrize("session", blocks("console"))

@@ -17,10 +17,10 @@ PUBLIC = """
 AllProvidersFailed AnthropicProvider Attempt AuthenticationError BudgetExceeded Candidate ChatRequest Chunk Conditions
 ConfigurationError ContentFiltered ContextTooLong DevSynthError EmbedRequest EmptyResponse Evidence FREE Facts
 FallbackProvider InvalidRequest LMStudioProvider Latency Limits LiteLLMProvider LocalProvider MalformedResponse Message
-Model ModelNotFound Network NoModelFits OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price ProviderError
-ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range RateLimitError Rejection Reply
-Request RequestRejected Response Retry Router Rule StreamInterrupted StubProvider SyncRouter TaskAnalyzer TaskFacts
-Timeouts Tls TokenCounter ToolCall Usage When registry stack
+Model ModelNotFound Network NoModelFits NotConfigured OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price
+ProviderError ProviderFactory ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range
+RateLimitError Rejection Reply Request RequestRejected Response Retry Router Rule Setting Settings StreamInterrupted
+StubProvider SyncRouter TaskAnalyzer TaskFacts Timeouts Tls TokenCounter ToolCall Usage When registry stack
 """
 
 

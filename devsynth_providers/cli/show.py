@@ -32,7 +32,7 @@ def check_policies(sources: Sequence[str], *, as_json: bool) -> bool:
     findings: list[dict[str, Any]] = []
     for source in sources:
         try:
-            policy = load_policy(source, providers=registry.names())
+            policy = load_policy(source, providers=registry)
         except PolicyError as error:
             findings += [{"file": error.file, **asdict(problem)} for problem in error.problems]
             if not as_json:

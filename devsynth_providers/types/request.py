@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from typing_extensions import override
 
 from ..errors import InvalidRequest
+from .left_out import MAX_TOKENS, TEMPERATURE
 from .model import Seconds, Share, Usd
 from .options import NOT_PARAMETERS, Options, refuse_near_misses
 
@@ -158,8 +159,8 @@ class ChatRequest(Request):
     """A conversation to be continued."""
 
     messages: tuple[Message, ...]
-    temperature: float = 0.7
-    max_tokens: int = 1000
+    temperature: float = TEMPERATURE
+    max_tokens: int = MAX_TOKENS
     stop: tuple[str, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     stream: bool = False
@@ -170,7 +171,7 @@ class ChatRequest(Request):
             raise InvalidRequest("a request needs a prompt or messages")
         if not (_is_number(self.temperature) and 0 <= self.temperature <= 2):
             raise InvalidRequest(f"temperature must be between 0 and 2, not {self.temperature!r}")
-        if type(self.max_tokens) is not int or self.max_tokens < 1:
+        if not _is_number(self.max_tokens) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
             raise InvalidRequest(f"max_tokens must be positive, and a whole number, not {self.max_tokens!r}")
         seed = self.parameters.get("seed")
         if seed is not None and type(seed) is not int:

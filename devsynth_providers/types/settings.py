@@ -58,6 +58,11 @@ class Retry:
         if not (0 <= self.initial_s < math.inf and 0 <= self.cap_s < math.inf):
             raise ConfigurationError("initial_s and cap_s must be numbers of seconds from 0 on")
 
+    @classmethod
+    def of(cls, attempts: int | Retry) -> Retry:
+        """*attempts* itself, or so many with the usual waits between."""
+        return attempts if isinstance(attempts, Retry) else cls(attempts=attempts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:

@@ -27,6 +27,8 @@ from .requests import Asked, asked
 
 TRANSPORT_TIMEOUT_S = 3600.0
 """What LiteLLM is told, in place of its own default. The clocks that count are ``Timed``'s."""
+
+
 class Unified(ProviderPort):
     """*model* by *target*, LiteLLM's name for it. LiteLLM's retries are off, and the key is always explicit."""
 
