@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import replace
 from typing import Any
 
 from devsynth_providers import FREE, Model, Policy, Price, Retry, Rule, Timeouts
+
+OLD_LITELLM = tuple(map(int, importlib.metadata.version("litellm").split(".")[:2])) < (1, 106)
+"""Whether this is the oldest version in the range, whose own calls, the unified lane, lose what newer ones keep."""
 
 PRICED = Price(input_usd_per_1m=10, output_usd_per_1m=30)
 NO_WAIT = Retry(attempts=3, initial_s=0, cap_s=0)

@@ -42,8 +42,10 @@ from devsynth_providers.policy.file import load_policy
 from devsynth_providers.testing import ScriptedProvider
 
 from . import messages
-from .helpers import model, policy
+from .helpers import OLD_LITELLM, model, policy
 from .loopback import Answer, Loopback, stream, vectors, whole
+
+pytestmark = pytest.mark.litellm
 
 Subject = Callable[[Loopback], ProviderPort]
 
@@ -154,6 +156,10 @@ async def test_a_response_tells_all_there_is_to_tell(subject: ProviderPort, stre
 
 
 async def test_texts_become_vectors_one_for_each(subject: ProviderPort) -> None:
+    if OLD_LITELLM and subject.model.provider == "openrouter" and subject.model.transport == "litellm":
+        with pytest.raises(RequestRejected):  # it knows no embeddings of OpenRouter
+            await subject.embed("a")
+        return
     if subject.model.provider == "anthropic":
         with pytest.raises(RequestRejected, match="does not take texts to embed"):
             await subject.embed("a")
@@ -213,7 +219,7 @@ def test_it_serves_code_without_a_loop(server: Loopback) -> None:
             text = sync.generate("one two three", temperature=0, max_tokens=30)
             assert text, name
             assert "".join(sync.generate_stream("one two three", temperature=0, max_tokens=30)) == text, name
-            if "Anthropic" not in name:
+            if "Anthropic" not in name and not (OLD_LITELLM and name == "OpenRouterProvider, unified"):
                 assert len(sync.embed_batch(["a", "b"])) == 2, name
                 assert len(sync.embed("a")) > 1, name
             sound(sync.complete("one two three", max_tokens=30))

@@ -44,7 +44,10 @@ from devsynth_providers.providers._litellm import load
 from devsynth_providers.providers.failures import scrub
 
 from .conftest import Ask
+from .helpers import OLD_LITELLM
 from .loopback import Answer, Loopback, as_json, delta, failure, sse, stream, usage_event, vectors, whole
+
+pytestmark = pytest.mark.litellm
 
 KEY = "sk-canary-0123456789abcdef"
 
@@ -283,8 +286,11 @@ class TestFailures:
                 await priced.complete(ChatRequest.of("hello", stream=streamed))
             assert caught.value.attempts[0].cost_micros == 31_000
 
-    async def test_an_answer_that_ended_in_an_error_is_none(self, server: Loopback) -> None:
+    async def test_an_answer_that_ended_in_an_error_is_none(self, server: Loopback, lane: str) -> None:
         server.script(whole("half of", finish="error"))
+        if lane == "unified" and OLD_LITELLM:  # which makes "stop" of it
+            assert await provider(server).generate("hi") == "half of"
+            return
         with pytest.raises(ProviderUnavailable):
             await provider(server).generate("hi")
 

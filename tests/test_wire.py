@@ -38,6 +38,8 @@ from .conftest import Ask
 from .helpers import model
 from .loopback import Answer, Loopback, as_json, delta, sse, stream, vectors, whole
 
+pytestmark = pytest.mark.litellm
+
 KEY = "sk-canary-0123456789abcdef"
 
 

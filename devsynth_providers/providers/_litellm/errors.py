@@ -23,7 +23,7 @@ from .. import failures
 
 _NOT_AN_ANSWER = re.compile(
     r"Empty or invalid response from LLM endpoint|Invalid response object|Expecting value"
-    r"|Extra data|Unterminated string|Unable to get json response"
+    r"|Extra data|Unterminated string|Unable to get json response|has no attribute 'model_dump'"
 )
 _UNREACHED = frozenset(("ConnectError", "ConnectTimeout"))
 _UNSENT = "UnsupportedParamsError"
