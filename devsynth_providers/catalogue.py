@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,15 @@ class Entry:
     price: Price | None
     abilities: frozenset[Ability]
     retired: str | None
+
+    @property
+    def home(self) -> str:
+        """What LiteLLM wants before a model's name and a slash: its table has finer names for parts of providers."""
+        return self.provider.partition("-")[0].removesuffix("_converse")
+
+    def gone(self, today: str) -> bool:
+        """Whether it is switched off on the day *today* (ISO 8601)."""
+        return self.retired is not None and self.retired <= today
 
 
 @functools.cache
@@ -49,11 +58,18 @@ def source() -> str:
 def find(provider: str, model: str) -> Entry | None:
     """What is known of *model* at *provider*, or ``None``. Another provider's model of that name is not it."""
     rows = _table()["models"]
+    if provider == "litellm":
+        return _anywhere(model)
     for key in (f"{provider}/{model}", model):
         row = rows.get(key)
         if row is not None and row["provider"] == provider:
             return _entry(row)
     return None
+
+
+def entries() -> Iterator[tuple[str, Entry]]:
+    """Every model in it, by LiteLLM's name for it."""
+    return ((name, _entry(row)) for name, row in _table()["models"].items())
 
 
 def complete(model: Model) -> Model:
@@ -71,6 +87,17 @@ def complete(model: Model) -> Model:
         max_output_tokens=model.max_output_tokens or entry.max_output_tokens,
         abilities=entry.abilities if model.abilities is None else model.abilities,
     )
+
+
+def _anywhere(model: str) -> Entry | None:
+    """A model by LiteLLM's name for it, provider first; its table leaves some providers' names out."""
+    rows = _table()["models"]
+    prefix, _, rest = model.partition("/")
+    for key in (model, rest):
+        row = rows.get(key)
+        if row is not None and ((entry := _entry(row)).home == prefix or key.startswith(f"{prefix}/")):
+            return entry
+    return None
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:

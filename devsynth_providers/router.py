@@ -46,8 +46,8 @@ class Router(ProviderPort):
 
     *providers* maps names of models in the policy to providers; the others are built by the *registry* from the
     facts in the policy. A model that can not be built (no key, no file) is left out of every plan, and the plan says
-    why. Use it as a context manager: it warms up what is slow the first time, and closes what it opened; providers that
-    it was given are the giver's to close.
+    why, as ``unavailable`` does. Use it as a context manager: it warms up what is slow the first time, and closes what
+    it opened; providers that it was given are the giver's to close.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Router(ProviderPort):
                 unavailable[name] = str(error)
         self.policy = replace(policy, models=models)
         self.providers: Mapping[str, ProviderPort] = MappingProxyType(given)
+        self.unavailable: Mapping[str, str] = MappingProxyType(unavailable)
         self._conditions = Conditions(unavailable=unavailable)
         self._stacks = {
             name: stack(provider, timeouts=policy.timeouts, retry=policy.retry) for name, provider in given.items()
@@ -158,7 +159,7 @@ class Router(ProviderPort):
     @override
     async def warm_up(self) -> None:
         if not self.providers:
-            reasons = "; ".join(f"{name}: {why}" for name, why in self._conditions.unavailable.items())
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.unavailable.items())
             raise NoModelFits(f"no model of policy {self.policy.name!r} is configured: {reasons}")
         done = await asyncio.gather(*(each.warm_up() for each in self.providers.values()), return_exceptions=True)
         failed = [result for result in done if isinstance(result, BaseException)]

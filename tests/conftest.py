@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -12,7 +13,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from devsynth_providers import ProviderPort
+from devsynth_providers.cli import app
 
+from .command import CANARY, Run
 from .loopback import Loopback
 
 Ask = Callable[..., Awaitable[str]]
@@ -73,3 +76,20 @@ def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
 def server() -> Iterator[Loopback]:
     with Loopback() as loopback:
         yield loopback
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process. Whatever it prints, no key is in it."""
+
+    def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["devsynth-providers", *arguments])
+        code = app.run()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        assert CANARY not in out + err
+        return code, out, err
+
+    return run

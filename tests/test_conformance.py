@@ -41,7 +41,7 @@ from devsynth_providers.layers.traced import Traced
 from devsynth_providers.policy.file import load_policy
 from devsynth_providers.testing import ScriptedProvider
 
-from . import messages
+from . import lmstudio, messages
 from .helpers import OLD_LITELLM, model, policy
 from .loopback import Answer, Loopback, stream, vectors, whole
 
@@ -88,6 +88,10 @@ SUBJECTS: dict[str, Subject] = {
     "Router by name": lambda server: Router(load_policy("offline")),
     "LocalProvider": lambda server: LocalProvider(context_size=1024, threads=1),
 }
+if lmstudio.missing() is None:  # if it is not, test_lmstudio tells what is missing
+    SUBJECTS["LMStudioProvider, real server"] = lambda server: LMStudioProvider(
+        base_url=lmstudio.shim().url, api_key=lmstudio.KEY
+    )
 
 
 def known(provider: str, url: str, **facts: Any) -> Model:

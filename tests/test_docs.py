@@ -86,9 +86,9 @@ def test_links_within_the_documentation_lead_somewhere() -> None:
 
 
 def test_the_exit_codes_in_the_documentation_are_those_of_the_program() -> None:
-    from devsynth_providers.cli import app
+    from devsynth_providers.cli import app, leaving
 
     page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
     told = [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
     assert told == [int(code) for code in re.findall(r"^(\d+) ", app.__doc__ or "", re.MULTILINE)]
-    assert {code for _, code in app.EXIT_CODES} | {0, 1, app.INTERRUPTED, app.NOBODY_READS} == set(told)
+    assert {code for _, code in app.EXIT_CODES} | {0, 1, leaving.INTERRUPTED, leaving.NOBODY_READS} == set(told)

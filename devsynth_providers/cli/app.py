@@ -3,7 +3,7 @@
 0    done
 1    something went wrong that is this library's fault
 2    the command line itself is wrong
-3    a policy, a setting or a key is wrong, or something is not installed
+3    a policy, a setting or a key is wrong, or something is not installed; doctor found something broken
 4    no model fits: the limits, or what is configured, leave none
 5    the models were asked and failed
 130  interrupted
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import sys
 from typing import Annotated
 
@@ -23,6 +22,8 @@ import typer
 from .. import __version__
 from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidRequest, NoModelFits, ProviderError
 from .ask import Question, ask, described
+from .leaving import INTERRUPTED, drop_output, leaving_well
+from .looking import doctor_command, models_command
 from .show import check_policies, explain
 
 EXIT_CODES: tuple[tuple[type[DevSynthError], int], ...] = (
@@ -32,8 +33,6 @@ EXIT_CODES: tuple[tuple[type[DevSynthError], int], ...] = (
     (BudgetExceeded, 4),
     (ProviderError, 5),
 )
-INTERRUPTED = 130
-NOBODY_READS = 141
 
 app = typer.Typer(
     name="devsynth-providers",
@@ -44,6 +43,8 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(help="Look after policy files.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
+app.command("models")(models_command)
+app.command("doctor")(doctor_command)
 
 PolicyOption = Annotated[str, typer.Option(help="A policy file, or the name of a packaged policy.")]
 PromptArgument = Annotated[str | None, typer.Argument(help="What to ask; standard input if not given, or '-'.")]
@@ -96,13 +97,8 @@ def ask_command(
         quiet=quiet,
         trace=trace,
     )
-    try:
+    with leaving_well():
         asyncio.run(ask(question))
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        _drop_output()
-        raise typer.Exit(NOBODY_READS) from None
 
 
 @app.command("explain")
@@ -153,18 +149,13 @@ def run() -> int:
         print(f"error: {described(error)}", file=sys.stderr)
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
     except OSError as error:
-        _drop_output()
+        drop_output()
         print(f"error: {error.strerror or error}", file=sys.stderr)
         return 3
     except Exception as error:  # noqa: BLE001 - a bug: said in one line, and where it happened, not as a traceback
         print(f"error: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _drop_output() -> None:
-    """Let what is still to be written go nowhere: else Python would complain, and change the exit code, at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _text(prompt: str | None) -> str:

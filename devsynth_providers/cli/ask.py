@@ -35,7 +35,7 @@ class Question:
 
 async def ask(question: Question) -> None:
     """Stream the answer; raises what the router raises."""
-    aside = Console(stderr=True, quiet=question.quiet or question.as_json, highlight=False)
+    aside = Console(stderr=True, quiet=question.quiet or question.as_json, highlight=False, emoji=False)
     spans = SpanTree() if question.trace else None
     if any(name in os.environ for name in OTLP_VARIABLES):
         telemetry.configure()
@@ -65,7 +65,9 @@ async def ask(question: Question) -> None:
         print()
         aside.print(f"\n{summary(response)}", style="dim", markup=False, soft_wrap=True)
     if spans is not None:
-        Console(stderr=True, highlight=False).print(f"\n{spans}", style="dim", markup=False, soft_wrap=True)
+        Console(stderr=True, highlight=False, emoji=False).print(
+            f"\n{spans}", style="dim", markup=False, soft_wrap=True
+        )
 
 
 def summary(response: Response) -> str:

@@ -46,27 +46,28 @@ class Traced(Wrapper):
     def _attempt(
         self, request: Request, started: float, wait_s: float, error: BaseException | None, reply: Reply | None = None
     ) -> Attempt:
+        model = self.model if reply is None else reply.model  # who answered may not be who was to be asked first
         usage = getattr(error, "usage", None) if reply is None else reply.reported_usage
         worst = None
         if usage is None and _may_be_billed(error):
             usage = _estimate(request, reply)
             if error is not None:
                 asked = request.max_tokens if isinstance(request, ChatRequest) else 0
-                worst = self.model.worst_micros(usage.input_tokens, asked)
+                worst = model.worst_micros(usage.input_tokens, asked)
         charged = usage is not None
         usage = usage or Usage()
-        cost_micros = self.model.cost_micros(usage) if charged else 0
+        cost_micros = model.cost_micros(usage) if charged else 0
         return Attempt(
             number=request.call.attempt,
             reason=request.call.reason,
-            provider=self.model.provider,
-            model=self.model.name,
+            provider=model.provider,
+            model=model.name,
             latency_s=asyncio.get_running_loop().time() - started,
             wait_s=wait_s,
             first_token_s=None if reply is None or reply.begun is None else reply.begun - started,
             usage=usage,
             cost_micros=cost_micros,
-            cost_basis=self.model.cost_basis(usage) if charged else "free",
+            cost_basis=model.cost_basis(usage) if charged else "free",
             worst_micros=cost_micros if worst is None else worst,
             finish_reason=None if reply is None else reply.finish_reason,
             error=_kind(error),

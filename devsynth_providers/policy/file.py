@@ -32,10 +32,11 @@ def packaged_names() -> list[str]:
     return sorted(path.stem for path in PACKAGED.glob("*.yaml"))
 
 
-def load_policy(source: str | Path, *, providers: Collection[str] | None = None) -> Policy:
+def load_policy(source: str | Path, *, providers: Collection[str] | None = None, fill_in: bool = True) -> Policy:
     """Read and check a policy: a path, or the name of a packaged one.
 
-    *providers* are the names a model may have there; any, if not given. Raises ``PolicyError`` with all mistakes.
+    *providers* are the names a model may have there; any, if not given. Without *fill_in*, nothing is added from the
+    catalogue: what the file itself states. Raises ``PolicyError`` with all mistakes.
     """
     path = _find(source)
     try:
@@ -44,11 +45,16 @@ def load_policy(source: str | Path, *, providers: Collection[str] | None = None)
         raise PolicyError(str(path), [Problem(f"not UTF-8: byte {error.start}")]) from None
     except OSError as error:
         raise PolicyError(str(path), [Problem(f"can not be read: {error.strerror}")]) from None
-    return parse_policy(text, file=str(path), name=path.stem, providers=providers)
+    return parse_policy(text, file=str(path), name=path.stem, providers=providers, fill_in=fill_in)
 
 
 def parse_policy(
-    text: str, *, file: str = "<policy>", name: str = "policy", providers: Collection[str] | None = None
+    text: str,
+    *,
+    file: str = "<policy>",
+    name: str = "policy",
+    providers: Collection[str] | None = None,
+    fill_in: bool = True,
 ) -> Policy:
     """A policy from YAML text; *file* is what errors call it. Raises ``PolicyError`` with all mistakes."""
     try:
@@ -69,6 +75,8 @@ def parse_policy(
         problems += _contradictions(policy, document, providers)
     if problems or policy is None:
         raise PolicyError(file, sorted(problems, key=lambda problem: (problem.line, problem.column)))
+    if not fill_in:
+        return policy
     models = {key: catalogue.complete(model) for key, model in policy.models.items()}
     return dataclasses.replace(policy, models=models)
 

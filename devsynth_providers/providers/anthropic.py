@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from typing_extensions import override
@@ -21,6 +22,7 @@ class AnthropicProvider(BaseProvider):
     model_variables: ClassVar[tuple[str, ...]] = ("ANTHROPIC_MODEL",)
     default_url: ClassVar[str | None] = "https://api.anthropic.com"
     key_variable: ClassVar[str | None] = "ANTHROPIC_API_KEY"
+    listing_path: ClassVar[str] = "/v1/models?limit=1000"
 
     @override
     def _url(self, url: str | None) -> str | None:
@@ -29,3 +31,7 @@ class AnthropicProvider(BaseProvider):
     @override
     def _dialect(self) -> Dialect:
         return AnthropicMessages()
+
+    @override
+    def _listing_headers(self, key: str) -> Mapping[str, str]:
+        return {"x-api-key": key, "anthropic-version": "2023-06-01"}

@@ -26,6 +26,7 @@ from ._litellm.dialects import Dialect
 from ._litellm.direct import Direct
 from ._litellm.lanes import Lanes
 from ._litellm.unified import Unified
+from .listing import Listing, ask_listing
 from .network import network_from
 from .wire import Wire
 
@@ -66,6 +67,8 @@ class BaseProvider(Wrapper):
     url_variables: ClassVar[tuple[str, ...]] = ()
     key_variable: ClassVar[str | None] = None
     """Where the key for ``default_url`` is; no other server is ever sent it."""
+    listing_path: ClassVar[str] = "/models"
+    """Where, below its URL, a server tells which models it has, or at least whether it takes the key."""
 
     def __init__(
         self,
@@ -83,7 +86,9 @@ class BaseProvider(Wrapper):
         if transport is not None:
             facts = replace(facts, transport=transport)
         self._wire = Wire(network_from(os.environ) if network is None else network, connect_s=timeouts.connect_s)
-        super().__init__(self._connect(facts, self._key(facts, api_key), timeouts))
+        key = self._key(facts, api_key)
+        self._listing_key = "" if key == NO_KEY else key
+        super().__init__(self._connect(facts, key, timeouts))
         self._total_s = timeouts.total_s
         self._layered = Retrying(Metered(Traced(Timed(self.inner, timeouts))), Retry.of(retry_attempts))
 
@@ -102,6 +107,21 @@ class BaseProvider(Wrapper):
         if isinstance(self.inner, Lanes):
             return await self.inner.why_not_direct()
         return "no translators are proved for it"
+
+    async def listing(self, timeout_s: float = 5.0) -> Listing | None:
+        """What its server says it has; ``None`` if there is no address to ask. No model is asked, nothing is billed.
+
+        Raises ``ProviderError`` if the server can not be reached, or does not take the key.
+        """
+        if self.model.base_url is None:
+            return None
+        url = f"{self.model.base_url}{self.listing_path}"
+        key = self._listing_key
+        headers = self._listing_headers(key) if key else {}
+        return await ask_listing(self._wire, url, headers, self.model, secrets=[key], timeout_s=timeout_s)
+
+    def _listing_headers(self, key: str) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {key}"}
 
     def _facts(self, model: str | Model | None, base_url: str | None) -> Model:
         facts = model or environment(self.model_variables) or self.default_model

@@ -18,6 +18,7 @@ class OpenRouterProvider(BaseProvider):
     model_variables: ClassVar[tuple[str, ...]] = ("OPENROUTER_MODEL",)
     default_url: ClassVar[str | None] = "https://openrouter.ai/api/v1"
     key_variable: ClassVar[str | None] = "OPENROUTER_API_KEY"
+    listing_path: ClassVar[str] = "/key"  # its listing is public, and would say nothing of the key
 
     @override
     def _dialect(self) -> Dialect:

@@ -129,7 +129,7 @@ class Wire:
 
     def _proxy(self, url: str) -> str | None:
         if url not in self._proxies:
-            self._proxies[url] = _proxy(url, self._network.proxy)
+            self._proxies[url] = proxy_of(url, self._network.proxy)
         return self._proxies[url]
 
 
@@ -154,7 +154,8 @@ def _context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _proxy(url: str, given: str | None) -> str | None:
+def proxy_of(url: str, given: str | None) -> str | None:
+    """The proxy by which *url* is asked: the one *given*, none if that is empty, else the environment's."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if given == "" or host in _LOOPBACK:
@@ -189,7 +190,7 @@ def _ours(error: Exception) -> ProviderError:
         ours = ProviderUnavailable(f"{error.host}:{error.port}: its certificate is not to be trusted: {error}")
         ours.retryable = ours.billed = False
     elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
-        ours = ProviderUnavailable(f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}")
+        ours = ProviderUnavailable(f"{error.host}:{error.port}: {_why(error.os_error)}")
         ours.billed = False
     elif isinstance(error, aiohttp.ClientHttpProxyError):
         ours = ProviderUnavailable(f"the proxy said {error.status}", status=error.status)
@@ -206,6 +207,13 @@ def _ours(error: Exception) -> ProviderError:
     else:
         ours = MalformedResponse(f"what came is not HTTP: {told}")
     return ours
+
+
+def _why(error: OSError) -> str:
+    """The reason alone: asyncio says ``Connect call failed`` and the address once more."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 class _Shared:
