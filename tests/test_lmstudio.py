@@ -496,10 +496,11 @@ class TestWindow:
 
 
 class Studio:
-    """LM Studio in virtual time: a model is loaded *load_s* after it was first asked for."""
+    """LM Studio in virtual time: a model is loaded *load_s* after a first call, and answers *work_s* after that."""
 
-    def __init__(self, load_s: float, *, loaded: bool = False) -> None:
+    def __init__(self, load_s: float, *, work_s: float = 1.0, loaded: bool = False) -> None:
         self.load_s = load_s
+        self.work_s = work_s
         self.ready_at = float("-inf") if loaded else float("inf")
         self.listings = 0
 
@@ -538,7 +539,7 @@ class _Slow(ProviderPort):
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         clock = asyncio.get_running_loop().time
         self._studio.ready_at = min(self._studio.ready_at, clock() + self._studio.load_s)
-        await asyncio.sleep(max(0.0, self._studio.ready_at - clock()) + 1)
+        await asyncio.sleep(max(0.0, self._studio.ready_at - clock()) + self._studio.work_s)
         yield Chunk("yes")
         yield Chunk(finish_reason="stop")
 
@@ -588,7 +589,7 @@ class TestLoading:
     @pytest.mark.parametrize("load_s", [0.1, 20])
     def test_after_the_first_load_its_window_is_known_and_stays_so(self, load_s: float) -> None:
         async def main() -> list[int | None]:
-            studio = Studio(load_s)
+            studio = Studio(load_s, work_s=0.2)
             port = studio.port()
             windows = []
             for _ in range(3):
