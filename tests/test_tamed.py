@@ -37,6 +37,7 @@ def watch(event, args):
     if event == "socket.getaddrinfo": reached.append(args[0])
 sys.addaudithook(watch)
 """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LITELLM_")}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     told = subprocess.run(
         [sys.executable, "-c", prelude + code, *arguments],
@@ -44,7 +45,7 @@ sys.addaudithook(watch)
         text=True,
         timeout=120,
         cwd=cwd,
-        env={**os.environ, **environment, "PYTHONPATH": path},
+        env={**inherited, **environment, "PYTHONPATH": path},
         check=False,
     )
     assert told.returncode == 0, told.stderr
