@@ -25,6 +25,7 @@ from devsynth_providers import (
     MalformedResponse,
     Model,
     ModelNotFound,
+    OpenAIProvider,
     ProviderError,
     ProviderPort,
     ProviderTimeout,
@@ -366,6 +367,10 @@ class TestWhichModel:
         served(server, listing(row("a", loaded=1)))
         await near(server).generate("hi")
         assert [span.attributes["gen_ai.request.model"] for span in spans()] == ["a"]
+
+    def test_tokens_are_counted_as_by_other_providers_of_the_same_model(self) -> None:
+        text = "Straßenbahnhaltestellenschild " * 3
+        assert LMStudioProvider("gpt-4o").count_tokens(text) == OpenAIProvider("gpt-4o", api_key="k").count_tokens(text)
 
     async def test_each_who_fails_has_an_error_of_its_own(self, server: Loopback) -> None:
         served(server, failure(500))

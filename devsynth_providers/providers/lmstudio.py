@@ -90,7 +90,7 @@ class LMStudioProvider(BaseProvider):
     @override
     async def why_not_direct(self) -> str | None:
         lane = self._served.lane
-        return await lane.why_not_direct() if isinstance(lane, Lanes) else "transport is litellm"
+        return await lane.why_not_direct() if isinstance(lane, Lanes) else "no translators are proved for it"
 
     @override
     def _facts(self, model: str | Model | None, base_url: str | None) -> Model:

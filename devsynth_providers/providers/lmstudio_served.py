@@ -83,6 +83,10 @@ class Served(ProviderPort):
                 raise
         return await self._ask(other, request)
 
+    @override
+    def count_tokens(self, text: str) -> int:
+        return self.lane.count_tokens(text)
+
     async def resolve(self, request: Request) -> Model:
         """The facts of the model that *request* is for. Raises ``ProviderError`` if there is none to choose."""
         type_ = _type(request)
