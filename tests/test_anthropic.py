@@ -330,10 +330,12 @@ class TestFailures:
         with pytest.raises(EmptyResponse):
             await provider.complete(chat(streamed))
 
-    async def test_a_whole_answer_without_a_stop_reason_is_none(self, server: Loopback) -> None:
+    async def test_a_whole_answer_without_a_stop_reason_is_none(
+        self, server: Loopback, provider: AnthropicProvider
+    ) -> None:
         server.script(messages.whole("w0", stop=None))
         with pytest.raises(MalformedResponse, match="finish reason"):
-            await made(server, "direct").complete(chat(False))
+            await provider.complete(chat(False))
 
 
 class TestAsking:

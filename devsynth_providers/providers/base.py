@@ -148,15 +148,16 @@ class BaseProvider(Wrapper):
         return key or NO_KEY
 
     def _connect(self, model: Model, key: str, timeouts: Timeouts) -> ProviderPort:
+        dialect = self._dialect()
         unified = Unified(
             model,
             target=f"{self.prefix}/{model.id}",
             api_key=key,
             base_url=model.base_url,
             wire=self._wire,
+            dialect=dialect,
             extra=self._extra(),
         )
-        dialect = self._dialect()
         if dialect is None or model.base_url is None:
             return unified
         return Lanes(Direct(model, dialect, self._wire, api_key=key, base_url=model.base_url), unified, dialect)

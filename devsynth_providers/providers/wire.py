@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 USER_AGENT = "devsynth_providers"
+_EVENT_TYPES = frozenset(("", "text/event-stream", "text/plain", "application/octet-stream"))
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -45,6 +46,11 @@ class Answer:
     def content_type(self) -> str:
         """What the bytes are said to be, without parameters: ``application/json``; empty if it is not said."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def may_be_events(self) -> bool:
+        """Whether the bytes may be a stream of events: they are not said to be anything else."""
+        return self.content_type in _EVENT_TYPES
 
     async def piece(self) -> bytes:
         """The next bytes; empty at the end. Raises ``ProviderUnavailable`` if the connection breaks before."""

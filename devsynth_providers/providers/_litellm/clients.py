@@ -3,28 +3,32 @@ each key and each event loop. One of these serves any number of loops, since the
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from typing_extensions import override
 
-from ...types import Model
-from .. import failures
 from ..wire import Answer, Wire
+from .reading import MAX_ANSWER_BYTES, Reader
 
 _HANDLED = frozenset(("anthropic", "openrouter"))
 """LiteLLM's names of the providers that take its own kind of client and have been tested with it."""
 
 
 def client(
-    provider: str, wire: Wire, model: Model, *, api_key: str | None, base_url: str | None, organization: str | None
+    provider: str,
+    wire: Wire,
+    reader: Reader,
+    *,
+    api_key: str | None,
+    base_url: str | None,
+    organization: str | None,
 ) -> Any:
-    """What LiteLLM's calls take as ``client``; ``None`` for providers that have not been tested with one."""
+    """What LiteLLM's calls take as ``client``; ``None`` for providers that have not been tested with one. *reader* puts
+    whole answers to the proof before LiteLLM makes of them what it thinks they are."""
     import httpx  # noqa: PLC0415 - comes with LiteLLM, and is loaded by it
 
-    http = httpx.AsyncClient(
-        transport=_transport(wire, model, [api_key or ""]), follow_redirects=False, trust_env=False, timeout=None
-    )
+    http = httpx.AsyncClient(transport=_transport(wire, reader), follow_redirects=False, trust_env=False, timeout=None)
     if provider == "openai":
         import openai  # noqa: PLC0415 - as above
 
@@ -40,7 +44,7 @@ def client(
     return None
 
 
-def _transport(wire: Wire, model: Model, secrets: Sequence[str]) -> Any:
+def _transport(wire: Wire, reader: Reader) -> Any:
     import httpx  # noqa: PLC0415
 
     class Body(httpx.AsyncByteStream):
@@ -62,18 +66,25 @@ def _transport(wire: Wire, model: Model, secrets: Sequence[str]) -> Any:
             body = await request.aread()
             headers = {name: value for name, value in request.headers.items() if name not in _WIRE_HEADERS}
             answer = await wire.send(request.method, str(request.url), headers, body or None)
-            if answer.status >= 400:
-                try:
-                    await failures.refuse(answer, model, secrets)  # before LiteLLM makes of it what it thinks it is
-                finally:
-                    answer.close()
             told = [(name, value) for name, value in answer.headers.items() if name.lower() not in _DECODED]
-            return httpx.Response(answer.status, headers=told, stream=Body(answer), request=request)
+            streams = b'"stream":true' in body or b'"stream": true' in body
+            if answer.status < 400 and streams and answer.may_be_events:
+                return httpx.Response(answer.status, headers=told, stream=Body(answer), request=request)
+            try:
+                if answer.status >= 400:
+                    await reader.refuse(answer)
+                content = await answer.read(MAX_ANSWER_BYTES + len(body) * _VECTORS_PER_BYTE)
+            finally:
+                answer.close()
+            reader.prove(content, answer.content_type, chat=not request.url.path.endswith("/embeddings"))
+            return httpx.Response(answer.status, headers=told, content=content, request=request)
 
     return Transport()
 
 
 _WIRE_HEADERS = frozenset(("host", "connection", "content-length", "accept-encoding", "transfer-encoding"))
 """Set by the wire itself."""
+_VECTORS_PER_BYTE = 64 * 1024
+"""Bytes of answer for a byte of texts to embed, which is more than there are."""
 _DECODED = frozenset(("content-encoding", "content-length", "transfer-encoding"))
 """True of what came over the wire, not of the bytes that it hands on."""

@@ -20,23 +20,19 @@ from ...errors import DevSynthError, MalformedResponse, ProviderError, RequestRe
 from ...port import ProviderPort
 from ...reply import Reply
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
-from .. import failures
 from ..sse import EventDecoder, EventTooLarge
 from ..wire import Answer, Wire
 from . import translators
 from .dialects import Dialect, Sent
 from .errors import translate
-from .reading import Reader
+from .reading import MAX_ANSWER_BYTES, Reader
 from .requests import asked
 
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
-"""More than any chat's answer is."""
 MAX_VECTOR_BYTES = 256 * 1024
 """More than any vector is, written out; an answer may have one for each text, and ``MAX_ANSWER_BYTES``."""
 _MAX_TRAILER_BYTES = 64 * 1024
 _TRAILER_S = 0.05
 """How long to listen after the last event for the end of the body, which leaves the connection to the next call."""
-_EVENT_TYPES = frozenset(("", "text/event-stream", "text/plain", "application/octet-stream"))
 
 
 class Direct(ProviderPort):
@@ -66,16 +62,16 @@ class Direct(ProviderPort):
     async def _chunks(self, request: Request) -> AsyncGenerator[Chunk, None]:
         sent = self.translated(request)
         body = json.dumps(sent.body, ensure_ascii=False, separators=(",", ":")).encode()
+        reader = self.reader(sent)
         answer = None
         try:
             answer = await self._wire.send("POST", sent.url, sent.headers, body)
             if answer.status >= 300:
-                await failures.refuse(answer, self.model, [self._api_key])
-            reader = self.reader(sent)
+                await reader.refuse(answer)
             if isinstance(request, EmbedRequest):
                 most = MAX_ANSWER_BYTES + len(request.texts) * MAX_VECTOR_BYTES
                 yield reader.embedded(await answer.read(most), answer.content_type, request)
-            elif _streams(request) and answer.content_type in _EVENT_TYPES:
+            elif _streams(request) and answer.may_be_events:
                 async with aclosing(self._events(answer, reader)) as chunks:
                     async for chunk in chunks:
                         yield chunk
@@ -127,7 +123,7 @@ class Direct(ProviderPort):
 
     def reader(self, sent: Sent) -> Reader:
         """What reads the answer to *sent*."""
-        return Reader(self.model, self._dialect, sent, [self._api_key])
+        return Reader(self.model, self._dialect, [self._api_key], sent)
 
     async def _events(self, answer: Answer, reader: Reader) -> AsyncGenerator[Chunk, None]:
         """The chunks of a stream, as long as its provider has more to say."""

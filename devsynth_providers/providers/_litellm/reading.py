@@ -6,15 +6,17 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from ...errors import DevSynthError, EmptyResponse, MalformedResponse, ProviderError
+from ...errors import DevSynthError, EmptyResponse, MalformedResponse, ProviderUnavailable
 from ...types import Chunk, EmbedRequest, Model
 from .. import failures
 from ..sse import Event
+from ..wire import Answer
 from . import answers, translators
 from .dialects import Dialect, Sent
 
-_IN_BODY = 500
-"""The status of an error that came with a status of success and has none of its own: the server's."""
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""More than any chat's answer is."""
+_NOTHING = Sent("", {}, {})
 _WITHHELD = {"refusal": "content_filter"}
 """Reasons that older translators do not know."""
 
@@ -23,19 +25,29 @@ class Reader:
     """Reads the answer to *sent*, whole or piece by piece. Raises what it says has failed, scrubbed of *secrets*, and
     ``MalformedResponse`` for what is no answer."""
 
-    def __init__(self, model: Model, dialect: Dialect, sent: Sent, secrets: Sequence[str]) -> None:
+    def __init__(self, model: Model, dialect: Dialect, secrets: Sequence[str], sent: Sent = _NOTHING) -> None:
         self._model = model
         self._dialect = dialect
-        self._sent = sent
         self._secrets = secrets
+        self._sent = sent
         self._iterator: Any = None
         self._refusal: list[str] = []
         self._counts: dict[str, Any] = {}
+
+    def prove(self, body: bytes, content_type: str, *, chat: bool) -> None:
+        """Raise if *body* is no answer: for those who read it otherwise than by ``whole``."""
+        data = self._decoded(body, content_type)
+        if chat:
+            _read(lambda: self._proved(data))
 
     def whole(self, body: bytes, content_type: str = "") -> Chunk:
         """The answer in *body*."""
         data = self._decoded(body, content_type)
         return _read(lambda: self._whole(data))
+
+    async def refuse(self, answer: Answer) -> NoReturn:
+        """Raise what *answer*, which has a status of failure, means."""
+        await failures.refuse(answer, self._model, self._secrets)
 
     def piece(self, event: Event) -> Chunk:
         """What the next *event* of a stream adds; it may be empty."""
@@ -51,12 +63,18 @@ class Reader:
         usage = self._dialect.usage(data, {})
         return Chunk(vectors=rows, finish_reason="stop", usage=usage, model=str(data.get("model") or ""))
 
-    def _whole(self, data: dict[str, Any]) -> Chunk:
+    def _proved(self, data: dict[str, Any]) -> Chunk:
+        """What *data* has beside its content: a finish reason, unless it is empty."""
         self._dialect.check(data, self._model)
-        if data.get("choices") == []:
-            return Chunk()
-        if (finish := self._dialect.finish(data)) is None:
+        finish = self._dialect.finish(data)
+        if finish is None and data.get("choices") != []:
             raise MalformedResponse("the answer is without a finish reason, and may not be whole")
+        return Chunk(finish_reason=finish)
+
+    def _whole(self, data: dict[str, Any]) -> Chunk:
+        finish = self._proved(data).finish_reason
+        if finish is None:
+            return Chunk()
         read = translators.response(self._dialect.litellm_name, self._model.id, data, self._sent)
         choice = read.choices[0]
         text = choice.message.content or ""
@@ -108,9 +126,10 @@ class Reader:
         return data
 
     def _fail(self, told: failures.Told) -> NoReturn:
-        status = told.status or _IN_BODY
-        cls = failures.kind(status, told.code, told.message) or ProviderError
-        raise failures.failure(cls, told.message, self._model, status=status, code=told.code, secrets=self._secrets)
+        cls = failures.kind(told.status, told.code, told.message) or ProviderUnavailable
+        raise failures.failure(
+            cls, told.message, self._model, status=told.status, code=told.code, secrets=self._secrets
+        )
 
 
 def _read(read: Callable[[], Chunk]) -> Chunk:

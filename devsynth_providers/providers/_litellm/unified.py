@@ -1,8 +1,8 @@
 """The unified lane: one model through LiteLLM's calls, and what LiteLLM says put to the proof.
 
 It reports a stream that was cut, a web page and an error sent with status 200 as finished answers, and makes up
-their usage. A stream is complete here only if the provider sent a finish reason; of a whole answer LiteLLM does not
-tell whether it did, and that its JSON is whole has to do.
+their usage. A stream is complete here only if the provider sent a finish reason. So is a whole answer, where it comes
+over our wire in a dialect that we know; else LiteLLM does not tell, and that its JSON is whole has to do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from ...tokens import TokenCounter
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
 from ..wire import Wire
 from . import answers, clients, load, translators
+from .dialects import Dialect
 from .errors import translate
+from .reading import Reader
 from .requests import Asked, asked
 
 TRANSPORT_TIMEOUT_S = 3600.0
@@ -40,6 +42,7 @@ class Unified(ProviderPort):
         api_key: str | None = "none",
         base_url: str | None = None,
         wire: Wire | None = None,
+        dialect: Dialect | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self._model = model
@@ -47,6 +50,7 @@ class Unified(ProviderPort):
         self._api_key = api_key
         self._base_url = base_url
         self._wire = wire
+        self._dialect = dialect
         self._extra = dict(extra or {})
         self._targets: dict[str, Any] | None = None
 
@@ -129,11 +133,11 @@ class Unified(ProviderPort):
             "no-log": True,  # an application's callbacks on LiteLLM do not get our prompts with their answers
             **self._extra,
         }
-        if self._wire is not None:
+        if self._wire is not None and self._dialect is not None:
             client = clients.client(
                 self._litellm_name.partition("/")[0],
                 self._wire,
-                self.model,
+                Reader(self.model, self._dialect, [self._api_key or ""]),
                 api_key=self._api_key,
                 base_url=self._base_url,
                 organization=self._extra.get("organization"),
