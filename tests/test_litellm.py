@@ -408,6 +408,10 @@ class TestEmbeddings:
             vectors([1.0, 0.0], [0.0, 0.0]),
             vectors([1.0, 0.0], [1.0, None]),
             vectors([1.0, 0.0], [1.0, float("nan")]),
+            vectors([1.0, 0.0], [1.0, float("-inf")]),
+            vectors([1.0, 0.0], [float("inf"), float("-inf")]),
+            vectors([1.0, 0.0], [1.0, 10**400]),
+            vectors([1.0, 0.0], [1.0, "2"]),
             vectors([], []),
             vectors("text", "text"),
             vectors(None, None),
@@ -416,13 +420,25 @@ class TestEmbeddings:
             as_json({"object": "list", "data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}),
             as_json({"object": "list", "data": [1, 2]}),
         ],
-        ids=["too few", "too many", "twice", "of two lengths", "zeros", "null", "nan", "empty", *"abcdef"],
+        ids=["too few", "too many", "twice", "of two lengths", "zeros", "null", "nan", *"ghij", "empty", *"abcdef"],
     )
     async def test_vectors_that_can_not_be_right_are_refused(self, server: Loopback, answer: Answer) -> None:
         server.script(answer)
         with pytest.raises((MalformedResponse, ProviderUnavailable)) as caught:
             await provider(server).embed_batch(["a", "b"])
         assert "Traceback" not in str(caught.value)
+
+    async def test_vectors_of_another_dimension_than_before_are_of_another_space(self, server: Loopback) -> None:
+        same = provider(server)
+        server.script(vectors([1.0, 0.0]), vectors([1.0, 0.0, 0.0]), vectors([0.0, 1.0]))
+        assert await same.embed("a") == [1.0, 0.0]
+        with pytest.raises(MalformedResponse, match="vectors of 3 numbers; those before had 2"):
+            await same.embed("b")
+        assert await same.embed("c") == [0.0, 1.0]
+
+    async def test_large_numbers_are_numbers(self, server: Loopback) -> None:
+        server.script(vectors([1e308, 1e308]))
+        assert await provider(server).embed("a") == [1e308, 1e308]
 
 
 class TestKeys:

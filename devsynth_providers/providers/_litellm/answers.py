@@ -84,16 +84,27 @@ def checked(
     return told if likely and told.input_tokens + told.output_tokens > 0 else None
 
 
-def vectors(rows: Any, request: EmbedRequest, model: Model) -> tuple[Vector, ...]:
-    """The vectors in *rows*, each with its index, in the order of the texts. Raises ``MalformedResponse``."""
-    try:
-        numbered = [(row["index"], _vector(row["embedding"])) for row in map(dict, rows)]
-        problem = _problem([index for index, _ in numbered], [row for _, row in numbered], len(request.texts))
-    except (TypeError, ValueError, KeyError, AttributeError, struct.error) as error:
-        numbered, problem = [], f"embeddings in a form that is none: {type(error).__name__}"
-    if problem:
-        raise MalformedResponse(problem, provider=model.provider, model=model.name)
-    return tuple(row for _, row in sorted(numbered, key=lambda each: each[0]))
+class Vectors:
+    """Reads the vectors of one model, which are of one dimension in every answer: others would be of another space."""
+
+    def __init__(self) -> None:
+        self._dimension: int | None = None
+
+    def read(self, rows: Any, request: EmbedRequest, model: Model) -> tuple[Vector, ...]:
+        """The vectors in *rows*, each with its index, in the order of the texts. Raises ``MalformedResponse``."""
+        try:
+            numbered = [(row["index"], _vector(row["embedding"])) for row in map(dict, rows)]
+            problem = _problem([index for index, _ in numbered], [row for _, row in numbered], len(request.texts))
+        except (TypeError, ValueError, KeyError, AttributeError, struct.error) as error:
+            numbered, problem = [], f"embeddings in a form that is none: {type(error).__name__}"
+        if problem is None:
+            dimension = len(numbered[0][1])
+            self._dimension = self._dimension or dimension
+            if dimension != self._dimension:
+                problem = f"vectors of {dimension} numbers; those before had {self._dimension}"
+        if problem:
+            raise MalformedResponse(problem, provider=model.provider, model=model.name)
+        return tuple(row for _, row in sorted(numbered, key=lambda each: each[0]))
 
 
 def _vector(sent: Any) -> tuple[Any, ...]:
@@ -104,6 +115,17 @@ def _vector(sent: Any) -> tuple[Any, ...]:
     return struct.unpack(f"<{len(packed) // 4}f", packed)
 
 
+_NUMBERS = {int, float}
+
+
+def _finite(row: Sequence[float]) -> bool:
+    """Whether all of *row* are finite: if not, neither is their sum; which may be too large, though, if they are."""
+    try:
+        return math.isfinite(sum(row)) or all(map(math.isfinite, row))
+    except OverflowError:  # a whole number larger than any float
+        return False
+
+
 def _problem(indices: Sequence[int], rows: Sequence[Any], wanted: int) -> str | None:
     """What is wrong with vectors, or ``None``."""
     if sorted(indices) != list(range(wanted)):
@@ -112,7 +134,7 @@ def _problem(indices: Sequence[int], rows: Sequence[Any], wanted: int) -> str | 
     if len(lengths) != 1 or 0 in lengths:
         return f"vectors of different length: {sorted(lengths)}"
     for row in rows:
-        if not all(isinstance(x, int | float) and math.isfinite(x) for x in row):
+        if not set(map(type, row)) <= _NUMBERS or not _finite(row):
             return "a vector with something in it that is no number"
         if not any(row):
             return "a vector of zeros"

@@ -22,7 +22,7 @@ from ...reply import Reply
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
 from ..sse import EventDecoder, EventTooLarge
 from ..wire import Answer, Wire
-from . import translators
+from . import answers, translators
 from .dialects import Dialect, Sent
 from .errors import translate
 from .reading import MAX_ANSWER_BYTES, Reader
@@ -44,6 +44,7 @@ class Direct(ProviderPort):
         self._wire = wire
         self._api_key = api_key
         self._base_url = base_url
+        self._vectors = answers.Vectors()
 
     @property
     @override
@@ -70,7 +71,7 @@ class Direct(ProviderPort):
                 await reader.refuse(answer)
             if isinstance(request, EmbedRequest):
                 most = MAX_ANSWER_BYTES + len(request.texts) * MAX_VECTOR_BYTES
-                yield reader.embedded(await answer.read(most), answer.content_type, request)
+                yield reader.embedded(await answer.read(most), answer.content_type, request, self._vectors)
             elif _streams(request) and answer.may_be_events:
                 async with aclosing(self._events(answer, reader)) as chunks:
                     async for chunk in chunks:

@@ -56,10 +56,10 @@ class Reader:
         data = self._decoded(event.data)
         return _read(lambda: self._piece(data))
 
-    def embedded(self, body: bytes, content_type: str, request: EmbedRequest) -> Chunk:
+    def embedded(self, body: bytes, content_type: str, request: EmbedRequest, vectors: answers.Vectors) -> Chunk:
         """The vectors in *body*, one for each text of *request*."""
         data = self._decoded(body, content_type)
-        rows = answers.vectors(data.get("data"), request, self._model)
+        rows = vectors.read(data.get("data"), request, self._model)
         usage = self._dialect.usage(data, {})
         return Chunk(vectors=rows, finish_reason="stop", usage=usage, model=str(data.get("model") or ""))
 

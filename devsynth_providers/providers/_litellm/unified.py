@@ -53,6 +53,7 @@ class Unified(ProviderPort):
         self._dialect = dialect
         self._extra = dict(extra or {})
         self._targets: dict[str, Any] | None = None
+        self._vectors = answers.Vectors()
 
     @property
     @override
@@ -101,7 +102,7 @@ class Unified(ProviderPort):
         litellm = await load.ready()
         if isinstance(request, EmbedRequest):
             told = await litellm.aembedding(input=list(request.texts), **self._target())
-            rows = answers.vectors(told.data, request, self.model)
+            rows = self._vectors.read(told.data, request, self.model)
             yield Chunk(vectors=rows, finish_reason="stop", usage=answers.usage(told), model=self._said(told))
             return
         assert isinstance(request, ChatRequest)
