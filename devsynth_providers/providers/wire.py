@@ -1,35 +1,26 @@
 """HTTP in our own hands: a request out, a status, headers and bytes back, and what goes wrong as errors of ours.
 
-One aiohttp session serves all providers of an event loop: its connections are shared, and their number does not grow
-with keys or models. It is closed with the last provider that used it there, or with the loop. Redirects are not
-followed: a prompt and a key go to the host that was named, and to no other.
+Redirects are not followed: a prompt and a key go to the host that was named, and to no other.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import os
 import socket
 import ssl
-import sys
-import threading
-import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from typing_extensions import override
-
 from ..errors import ConfigurationError, MalformedResponse, ProviderError, ProviderTimeout, ProviderUnavailable
 from ..types import Network, Tls
+from . import sessions
 from .threads import in_thread
 
 if TYPE_CHECKING:
     import aiohttp
 
-USER_AGENT = "devsynth_providers"
 _EVENT_TYPES = frozenset(("", "text/event-stream", "text/plain", "application/octet-stream"))
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
@@ -87,8 +78,8 @@ class Wire:
         billed; if a connection breaks after it stood, nobody can know whether it is. A redirect is a
         ``MalformedResponse``: it says where the prompt and the key should go instead, and they do not.
         """
-        aiohttp = await _library()
-        session = await _session(self)
+        aiohttp = await sessions.library()
+        session = await sessions.shared_with(self)
         response = await _told(
             session.request(
                 method,
@@ -114,16 +105,7 @@ class Wire:
 
     async def aclose(self) -> None:
         """Let go of this loop's session; the last to do so closes it."""
-        loop = asyncio.get_running_loop()
-        with _lock:
-            shared = _open.get(loop)
-            if shared is None:
-                return
-            shared.users.discard(self)
-            if shared.users or shared.pid != os.getpid():
-                return
-            del _open[loop]
-        await shared.life.aclose()
+        await sessions.leave(self)
 
     async def _tls(self, url: str) -> ssl.SSLContext | bool:
         if url.startswith("http://"):
@@ -220,85 +202,3 @@ def _why(error: OSError) -> str:
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or str(error)
     return os.strerror(error.errno)
-
-
-class _Shared:
-    """The session of one loop, and who uses it."""
-
-    def __init__(self, life: AsyncGenerator[aiohttp.ClientSession, None], session: aiohttp.ClientSession) -> None:
-        self.life = life
-        self.session = session
-        self.users: weakref.WeakSet[Wire] = weakref.WeakSet()
-        self.pid = os.getpid()
-
-
-_lock = threading.Lock()
-_open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = weakref.WeakKeyDictionary()
-_left_behind: list[_Shared] = []
-"""Sessions of a parent process. A forked child must not close them, nor let them be collected: they are not its own."""
-
-
-async def _library() -> Any:
-    return sys.modules.get("aiohttp") or await in_thread(lambda: __import__("aiohttp"))
-
-
-async def _session(user: Wire) -> aiohttp.ClientSession:
-    loop = asyncio.get_running_loop()
-    with _lock:
-        shared = _open.get(loop)
-        if shared is not None and shared.pid != os.getpid():
-            _left_behind.append(_open.pop(loop))
-            shared = None
-    if shared is None or shared.session.closed:
-        life = _life()
-        shared = _Shared(life, await anext(life))  # does not wait: no other task comes in between
-        with _lock:
-            _open[loop] = shared
-    shared.users.add(user)
-    return shared.session
-
-
-async def _life() -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """A session that ends in good order with its loop: a loop closes the generators that it has seen begin."""
-    import aiohttp  # noqa: PLC0415
-
-    connector = aiohttp.TCPConnector(limit=0, resolver=_resolver())
-    async with aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": USER_AGENT}
-    ) as session:
-        yield session
-
-
-@functools.cache
-def _resolver_class() -> Any:
-    from aiohttp.abc import AbstractResolver, ResolveResult  # noqa: PLC0415
-
-    class Resolver(AbstractResolver):
-        """Looks names up in threads of ours: asyncio's few are often blocked by others."""
-
-        @override
-        async def resolve(
-            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-        ) -> list[ResolveResult]:
-            found = await in_thread(lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM))
-            return [
-                ResolveResult(
-                    hostname=host,
-                    host=str(address[0]),
-                    port=port,
-                    family=kind,
-                    proto=protocol,
-                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                )
-                for kind, _, protocol, _, address in found
-            ]
-
-        @override
-        async def close(self) -> None:
-            pass
-
-    return Resolver
-
-
-def _resolver() -> Any:
-    return _resolver_class()()

@@ -1,0 +1,134 @@
+"""One aiohttp session for each event loop, shared by all providers: connections do not grow with keys or models.
+
+It is closed with the last provider that used it there, or with its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import os
+import socket
+import threading
+import weakref
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from .threads import in_thread
+
+if TYPE_CHECKING:
+    import aiohttp
+
+USER_AGENT = "devsynth_providers"
+
+
+class _Shared:
+    """The session of one loop, and who uses it."""
+
+    def __init__(self, life: AsyncGenerator[aiohttp.ClientSession, None], session: aiohttp.ClientSession) -> None:
+        self.life = life
+        self.session = session
+        self.users: weakref.WeakSet[object] = weakref.WeakSet()
+
+
+_lock = threading.Lock()
+_open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = weakref.WeakKeyDictionary()
+_left_behind: list[_Shared] = []
+"""Sessions of a parent process. A forked child must not close them, nor let them be collected: they are not its own."""
+_aiohttp: Any = None
+
+
+async def library() -> Any:
+    """The module ``aiohttp``; its import does not stop the loop."""
+    global _aiohttp  # noqa: PLW0603 - set once, when it is whole: what is in sys.modules may be half imported
+    if _aiohttp is None:
+        _aiohttp = await in_thread(lambda: importlib.import_module("aiohttp"))
+    return _aiohttp
+
+
+async def shared_with(user: object) -> aiohttp.ClientSession:
+    """The session of the running loop, which *user* uses from now on."""
+    await library()
+    loop = asyncio.get_running_loop()
+    with _lock:
+        shared = _open.get(loop)
+    if shared is None or shared.session.closed:
+        life = _life()
+        shared = _Shared(life, await anext(life))  # does not wait: no other task comes in between
+        with _lock:
+            _open[loop] = shared
+    shared.users.add(user)
+    return shared.session
+
+
+async def leave(user: object) -> None:
+    """*user* needs the session of the running loop no longer; the last to leave closes it."""
+    loop = asyncio.get_running_loop()
+    with _lock:
+        shared = _open.get(loop)
+        if shared is None:
+            return
+        shared.users.discard(user)
+        if shared.users:
+            return
+        del _open[loop]
+    await shared.life.aclose()
+
+
+async def _life() -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """A session that ends in good order with its loop: a loop closes the generators that it has seen begin."""
+    connector = _aiohttp.TCPConnector(limit=0, resolver=_resolver())
+    async with _aiohttp.ClientSession(
+        connector=connector, cookie_jar=_aiohttp.DummyCookieJar(), headers={"User-Agent": USER_AGENT}
+    ) as session:
+        yield session
+
+
+def _resolver() -> Any:
+    return _resolver_class()()
+
+
+@functools.cache
+def _resolver_class() -> Any:
+    from aiohttp.abc import AbstractResolver, ResolveResult  # noqa: PLC0415 - loaded by now
+
+    class Resolver(AbstractResolver):
+        """Looks names up in threads of ours: asyncio's few are often blocked by others."""
+
+        @override
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            found = await in_thread(lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM))
+            return [
+                ResolveResult(
+                    hostname=host,
+                    host=str(address[0]),
+                    port=port,
+                    family=kind,
+                    proto=protocol,
+                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+                )
+                for kind, _, protocol, _, address in found
+            ]
+
+        @override
+        async def close(self) -> None:
+            pass
+
+    return Resolver
+
+
+def _forget() -> None:
+    """In a forked child: begin with nothing. The lock may be held by a thread that stayed behind."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _left_behind.extend(_open.values())
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
