@@ -6,6 +6,7 @@ A new provider or layer is added to ``SUBJECTS``, and must pass.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -43,7 +44,7 @@ from devsynth_providers.testing import ScriptedProvider
 
 from . import lmstudio, messages
 from .helpers import OLD_LITELLM, model, policy
-from .loopback import Answer, Loopback, stream, vectors, whole
+from .loopback import Answer, Loopback, delta, sse, stream, usage_event, vectors, whole
 
 pytestmark = pytest.mark.litellm
 
@@ -102,13 +103,36 @@ def answer_by_path(server: Loopback) -> None:
     """Make the server tell wires, chat and embeddings apart, and send as many vectors as there are texts."""
 
     def answer(asked: dict[str, Any]) -> Answer:
-        if server.paths[-1].endswith("/messages"):
+        anthropic = server.paths[-1].endswith("/messages")
+        if asked.get("tools"):
+            return called_on_anthropics_wire(asked) if anthropic else called(asked)
+        if anthropic:
             return messages.stream("one ", "two ", "three") if asked.get("stream") else messages.whole("one two three")
         if "input" not in asked:
             return stream("one ", "two ", "three") if asked.get("stream") else whole("one two three")
         return vectors(*([index + 1.0, 2.0] for index in range(len(asked["input"]))))
 
     server.script(answer)
+
+
+def called(asked: dict[str, Any]) -> Answer:
+    """The first tool that is offered, called with one argument."""
+    name = asked["tools"][0]["function"]["name"]
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": name, "arguments": '{"x":1}'}}
+    if not asked.get("stream"):
+        return whole(None, finish="tool_calls", message={"tool_calls": [call]})
+    pieces = [{**call, "function": {"name": name, "arguments": ""}}]
+    pieces += [{"index": 0, "function": {"arguments": part}} for part in ('{"x"', ":1}")]
+    deltas = [delta(tool_calls=[piece]) for piece in pieces]
+    return sse(delta(role="assistant"), *deltas, delta(finish="tool_calls"), usage_event(), "[DONE]")
+
+
+def called_on_anthropics_wire(asked: dict[str, Any]) -> Answer:
+    name = asked["tools"][0]["name"]
+    if not asked.get("stream"):
+        use = {"type": "tool_use", "id": "c1", "name": name, "input": {"x": 1}}
+        return messages.whole(blocks=[use], stop="tool_use")
+    return sse(messages.start(), *messages.tool(name, '{"x"', ":1}", id_="c1"), *messages.end("tool_use"))
 
 
 @pytest.fixture(
@@ -157,6 +181,37 @@ async def test_a_response_tells_all_there_is_to_tell(subject: ProviderPort, stre
         chunks = [chunk async for chunk in reply]
     assert "".join(chunk.text for chunk in chunks) == reply.response.text
     assert not any(chunk.empty for chunk in chunks)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_system_prompt_comes_before_all_else(subject: ProviderPort, server: Loopback, streamed: bool) -> None:
+    request = ChatRequest.of("one two three", system_prompt="Say little.", stream=streamed, max_tokens=30)
+    sound(await subject.complete(request))
+    for body in filter(None, server.requests):  # of those who speak to it; a listing is asked for without a body
+        first = body.get("system") or body["messages"][0]
+        assert "Say little." in str(first)
+        assert "one two three" not in str(first)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_tools_are_offered_and_a_call_comes_back_whole(
+    subject: ProviderPort, server: Loopback, streamed: bool
+) -> None:
+    parameters = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    tool = {"type": "function", "function": {"name": "find", "description": "Finds.", "parameters": parameters}}
+    request = ChatRequest.of("one two three", tools=[tool], stream=streamed, max_tokens=30)
+    if subject.model.provider == "local":
+        with pytest.raises(RequestRejected, match="take no tools"):
+            await subject.complete(request)
+        return
+    response = await subject.complete(request)
+    if not server.requests:  # nobody there to call it: the answer is as without
+        assert response.text or response.tool_calls
+        return
+    (call,) = response.tool_calls
+    assert (call.id, call.name, json.loads(call.arguments)) == ("c1", "find", {"x": 1})
+    assert response.finish_reason == "tool_calls"
+    assert response.text == ""
 
 
 async def test_texts_become_vectors_one_for_each(subject: ProviderPort) -> None:
