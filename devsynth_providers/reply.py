@@ -35,6 +35,7 @@ class Reply:
         self.begun: float | None = None
         self._chunks = chunks
         self._inside: list[AsyncGenerator[Chunk, None]] = []
+        self._unbegun = 0  # how many of the generators, outermost first, nobody has asked for anything yet
         self._started = started
         self._time = asyncio.get_running_loop().time
         self._ended: float | None = None
@@ -95,6 +96,7 @@ class Reply:
         """Let the pieces still to come pass through *wrap*."""
         self._inside.append(self._chunks)
         self._chunks = wrap(self._chunks)
+        self._unbegun += 1
         return self
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
@@ -121,6 +123,7 @@ class Reply:
 
     async def _another(self) -> Chunk:
         """The next piece. An answer that just ends, with no reason given, was cut off somewhere."""
+        self._unbegun = 0
         try:
             return await anext(self._chunks)
         except StopAsyncIteration:
@@ -218,8 +221,9 @@ class Reply:
         self._ended = self._time()
         self._next = None
         try:
-            # A generator that never began does not close what it was given: each is closed, outermost first.
-            for chunks in (self._chunks, *reversed(self._inside)):
+            # A generator that never began does not close what it was given: each is closed, outermost first. Those
+            # have nothing to close, and a loop that is ending would complain that they begin now.
+            for chunks in (self._chunks, *reversed(self._inside))[self._unbegun :]:
                 await chunks.aclose()
         finally:
             for callback in self._on_finish:

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from . import telemetry
 from .analysis import TaskAnalyzer
-from .errors import ConfigurationError, NoModelFits
+from .errors import ConfigurationError, NoModelFits, NotConfigured
 from .layers.fallback import FallbackProvider
 from .layers.metered import Metered
 from .layers.named import Named
@@ -45,9 +45,10 @@ class Router(ProviderPort):
     """A provider that chooses, for each request, whom to ask.
 
     *providers* maps names of models in the policy to providers; the others are built by the *registry* from the
-    facts in the policy. A model that can not be built (no key, no file) is left out of every plan, and the plan says
-    why, as ``unavailable`` does. Use it as a context manager: it warms up what is slow the first time, and closes what
-    it opened; providers that it was given are the giver's to close.
+    facts in the policy. A model that lacks something (a key, a file, a package) is left out of every plan, and the plan
+    says why, as ``unavailable`` does; what is there and wrong is a ``ConfigurationError``. Use it as a context manager:
+    it warms up what is slow the first time, and closes what it opened; providers that it was given are the giver's to
+    close.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Router(ProviderPort):
         self._opened: list[ProviderPort] = []
         models: dict[str, Model] = dict(policy.models)
         unavailable: dict[str, str] = {}
+        wrong: list[str] = []
         for name, model in policy.models.items():
             if name in given:
                 given[name] = Named(given[name].bare, model)
@@ -79,8 +81,12 @@ class Router(ProviderPort):
                 self._opened.append(built)
                 given[name] = built if built.model.name == name else Named(built, model)
                 models[name] = given[name].model
-            except ConfigurationError as error:
+            except NotConfigured as error:
                 unavailable[name] = str(error)
+            except ConfigurationError as error:
+                wrong.append(f"{name}: {error}")
+        if wrong:
+            raise ConfigurationError(f"policy {policy.name!r} can not be carried out. " + "; ".join(wrong))
         self.policy = replace(policy, models=models)
         self.providers: Mapping[str, ProviderPort] = MappingProxyType(given)
         self.unavailable: Mapping[str, str] = MappingProxyType(unavailable)

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import sys
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar, Unpack, cast
 
+from .errors import ConfigurationError
 from .port import ProviderPort
 from .types import MAX_TOKENS, TEMPERATURE, Context, Message, Options, Parameters, Request, Response
 
 T = TypeVar("T")
+
+_AT_EXIT_S = 5.0
+_running: weakref.WeakSet[SyncRouter] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Before the interpreter ends: what a loop holds, connections for one, can only be let go of while it runs."""
+    for each in list(_running):
+        each.stop(_AT_EXIT_S)
 
 
 class SyncRouter:
@@ -23,6 +36,8 @@ class SyncRouter:
     """
 
     def __init__(self, provider: ProviderPort) -> None:
+        if not isinstance(provider, ProviderPort):
+            raise ConfigurationError(f"SyncRouter takes a provider or a router, not {provider!r}")
         self._provider = provider
         self._forget()
 
@@ -105,8 +120,9 @@ class SyncRouter:
         if thread is not None:
             thread.join()  # a router's aclose has stopped it from inside, and could not wait for it
 
-    def stop(self) -> None:
-        """End the thread, and whatever it still has to do; the next call starts another."""
+    def stop(self, wait_s: float | None = None) -> None:
+        """End the thread, and whatever it still has to do; the next call starts another. Waits for that, but for no
+        longer than *wait_s* seconds."""
         with self._lock:
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
@@ -114,7 +130,7 @@ class SyncRouter:
             return
         loop.call_soon_threadsafe(loop.stop)
         if thread is not threading.current_thread():
-            thread.join()
+            thread.join(wait_s)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._running())
@@ -157,6 +173,7 @@ class SyncRouter:
                     target=_serve, args=(self._loop,), name="devsynth-providers", daemon=True
                 )
                 self._thread.start()
+                _running.add(self)
             return self._loop
 
     def __enter__(self) -> Self:

@@ -82,6 +82,8 @@ def parse_policy(
 
 
 def _find(source: str | Path) -> Path:
+    if not isinstance(source, str | Path):
+        raise PolicyError("policy", [Problem(f"a policy is named by a path or a name, not {type(source).__name__}")])
     if not str(source).strip():
         raise PolicyError(
             "policy", [Problem("no policy is named", suggestion=f"there are {', '.join(packaged_names())}")]

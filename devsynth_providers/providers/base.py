@@ -83,6 +83,8 @@ class BaseProvider(Wrapper):
     ) -> None:
         timeouts = Timeouts.of(timeout)
         facts = self._facts(model, base_url)
+        if not isinstance(network, Network | None):
+            raise ConfigurationError(f"network is a Network, not {network!r}")
         if transport is not None:
             facts = replace(facts, transport=transport)
         self._wire = Wire(network_from(os.environ) if network is None else network, connect_s=timeouts.connect_s)
@@ -124,6 +126,8 @@ class BaseProvider(Wrapper):
         return {"Authorization": f"Bearer {key}"}
 
     def _facts(self, model: str | Model | None, base_url: str | None) -> Model:
+        if not isinstance(model, str | Model | None):
+            raise ConfigurationError(f"model is a name or a Model, not {model!r}")
         facts = model or environment(self.model_variables) or self.default_model
         if facts is None:
             ways = " or ".join(("the argument model", *self.model_variables))
@@ -140,11 +144,14 @@ class BaseProvider(Wrapper):
     def _key(self, model: Model, given: str | None) -> str:
         at_home = model.base_url == self.default_url
         variable = model.api_key_env or (self.key_variable if at_home else None)
+        if not isinstance(given, str | None):
+            raise ConfigurationError(f"api_key is text, not {type(given).__name__}")
         key = (given or (os.environ.get(variable) if variable else None) or "").strip()
         if variable and not key:
             raise NotConfigured(f"{variable} is not set, and no api_key is given")
         if not (key.isascii() and key.isprintable()):
-            raise ConfigurationError(f"{variable or 'api_key'} has characters in it that no key has")
+            source = "api_key" if given else variable
+            raise ConfigurationError(f"{source} has characters in it that no key has")
         return key or NO_KEY
 
     def _connect(self, model: Model, key: str, timeouts: Timeouts) -> ProviderPort:
@@ -180,6 +187,8 @@ def checked_url(url: str | None) -> str | None:
     """*url*, if it is one that a request with a key in it may go to. Raises ``ConfigurationError``."""
     if url is None:
         return None
+    if not isinstance(url, str):
+        raise ConfigurationError(f"base_url is text, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises for what is no port

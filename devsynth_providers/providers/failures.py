@@ -122,11 +122,19 @@ def failure(
 
 async def refuse(answer: Answer, model: Model, secrets: Sequence[str]) -> NoReturn:
     """Raise what *answer*, which has a status of failure, means."""
-    said = told(await answer.read(_MAX_BYTES))
+    raise of(answer, await answer.read(_MAX_BYTES), model, secrets)
+
+
+def of(answer: Answer, body: bytes, model: Model, secrets: Sequence[str]) -> ProviderError:
+    """What *answer*, which has a status of failure and said *body*, means."""
+    said = told(body)
     cls = kind(answer.status, said.code, said.message) or ProviderError
-    raise failure(
-        cls, said.message, model, status=answer.status, code=said.code, headers=answer.headers, secrets=secrets
-    )
+    message = said.message
+    if answer.status == 404 and "model" not in f"{said.code} {message}".lower():
+        message = f"{message}: is the path in base_url right?"
+    if str(answer.status) not in message:
+        message = f"HTTP {answer.status}: {message}"
+    return failure(cls, message, model, status=answer.status, code=said.code, headers=answer.headers, secrets=secrets)
 
 
 def told(body: bytes) -> Told:

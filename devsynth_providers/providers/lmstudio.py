@@ -82,10 +82,13 @@ class LMStudioProvider(BaseProvider):
 
     @override
     async def send(self, request: Request) -> Reply:
+        started = asyncio.get_running_loop().time()
+        request = request.due(started + self._total_s)
         if not self._named:  # first, so that spans and attempts are of a model, and not of whichever is loaded
-            with contextlib.suppress(ProviderError):
-                await self._served.resolve(request)
-        return await super().send(request)
+            with contextlib.suppress(ProviderError, TimeoutError):
+                async with asyncio.timeout_at(request.call.deadline):
+                    await self._served.resolve(request)
+        return (await super().send(request)).since(started)
 
     @override
     async def why_not_direct(self) -> str | None:

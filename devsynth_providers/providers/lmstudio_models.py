@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import MalformedResponse, ProviderError, ProviderTimeout
+from ..errors import MalformedResponse, ModelNotFound, ProviderError, ProviderTimeout, RequestRejected
+from ..types import Model
 from . import failures
 from .wire import Wire
 
@@ -16,6 +17,7 @@ LISTING_S = 2.0
 """How long a listing may take: longer, and it is not worth waiting for."""
 MAX_LISTING_BYTES = 4 * 1024 * 1024
 _REFUSED = (401, 403)
+_ANY = Model(name="any", provider="lmstudio")
 
 ModelType = Literal["llm", "embeddings"]
 
@@ -53,32 +55,39 @@ async def list_models(wire: Wire, base_url: str, api_key: str) -> tuple[LMStudio
     """
     root = base_url.removesuffix("/v1")
     headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
+    problems: list[ProviderError] = []
     try:
         async with asyncio.timeout(LISTING_S):
             for path, read in _LISTINGS:
-                found = read(await _asked(wire, f"{root}{path}", headers))
+                found = read(await _asked(wire, f"{root}{path}", headers, problems))
                 if found is not None:
                     return tuple(found)
     except TimeoutError:
         raise ProviderTimeout(f"no list of models after {LISTING_S:g} s", provider="lmstudio") from None
+    for problem in problems:
+        if not isinstance(problem, ModelNotFound | RequestRejected):  # which may only say that a path is unknown
+            raise problem
     raise MalformedResponse("what came is no list of models; is this LM Studio?", provider="lmstudio")
 
 
-async def _asked(wire: Wire, url: str, headers: Mapping[str, str]) -> Mapping[str, Any]:
-    """What *url* answers, if it is an object in JSON; else one with nothing in it: an unknown path has any status."""
+async def _asked(wire: Wire, url: str, headers: Mapping[str, str], problems: list[ProviderError]) -> Mapping[str, Any]:
+    """What *url* answers, if it is an object in JSON; else one with nothing in it: an unknown path has any status. What
+    else is wrong is added to *problems*, and told if no other path answers."""
     try:
         answer = await wire.send("GET", url, headers)
         try:
             body = await answer.read(MAX_LISTING_BYTES)
         finally:
             answer.close()
-    except MalformedResponse:
+    except MalformedResponse as error:
+        problems.append(error)
         return {}
-    if answer.status in _REFUSED:
-        told = failures.told(body)
-        cls = failures.kind(answer.status, told.code, told.message) or ProviderError
-        message = failures.scrub(told.message, [headers["Authorization"].partition(" ")[2]])
-        raise cls(message, provider="lmstudio", status=answer.status)
+    if answer.status >= 400:
+        problem = failures.of(answer, body, _ANY, [headers["Authorization"].partition(" ")[2]])
+        if answer.status in _REFUSED:
+            raise problem
+        problems.append(problem)
+        return {}
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):

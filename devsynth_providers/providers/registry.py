@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from typing_extensions import override
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DevSynthError, NotConfigured
 from ..port import ProviderPort
 from ..types import Model, Timeouts
 from .base import BaseProvider
@@ -74,17 +74,24 @@ class ProviderRegistry(Collection[str]):
         return cls
 
     def build(self, model: Model, timeouts: Timeouts) -> ProviderPort:
-        """The provider of *model*. Raises ``ConfigurationError`` if it lacks something, before anything is opened.
+        """The provider of *model*. Raises ``NotConfigured`` if it lacks something, and ``ConfigurationError`` if what
+        is there is wrong, before anything is opened.
 
         With ``DEVSYNTH_OFFLINE`` set it is the stub, whatever the model says: no socket, no process. With
         ``DEVSYNTH_DISABLE_PROVIDERS`` set there is none.
         """
         if switched_on("DEVSYNTH_DISABLE_PROVIDERS"):
-            raise ConfigurationError("DEVSYNTH_DISABLE_PROVIDERS is set")
+            raise NotConfigured("DEVSYNTH_DISABLE_PROVIDERS is set")
         if switched_on("DEVSYNTH_OFFLINE"):
             return StubProvider(model)
         make: Any = self.find(model.provider)
-        return cast("ProviderPort", make(model, timeout=timeouts) if issubclass(make, BaseProvider) else make(model))
+        try:
+            built = make(model, timeout=timeouts) if issubclass(make, BaseProvider) else make(model)
+        except DevSynthError:
+            raise
+        except Exception as error:  # a class of somebody's own
+            raise ConfigurationError(f"provider {model.provider!r} can not be made: {_told(error)}") from error
+        return cast("ProviderPort", built)
 
     @override
     def __contains__(self, name: object) -> bool:

@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Gt, Interval
 
+from ..errors import ConfigurationError
+
 CostBasis = Literal["reported", "computed", "estimated", "free", "unknown"]
 Usd = Annotated[float, Interval(ge=0, lt=1e9)]
 Seconds = Annotated[float, Interval(ge=0, le=86_400)]
@@ -133,6 +135,20 @@ class Model:
     latency: Latency | None = None
     tags: tuple[str, ...] = ()
     transport: Transport = "auto"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigurationError(f"a model's name is text, not {self.name!r}")
+        if not isinstance(self.price, Price | None):
+            raise ConfigurationError(
+                f"the price of {self.name} is a Price, FREE, or None if unknown, not {self.price!r}"
+            )
+        for what in ("context_window", "max_output_tokens"):
+            value = getattr(self, what)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ConfigurationError(f"{what} of {self.name} is a whole number of tokens, not {value!r}")
+        if self.transport not in ("auto", "litellm"):
+            raise ConfigurationError(f"transport of {self.name} is 'auto' or 'litellm', not {self.transport!r}")
 
     @property
     def id(self) -> str:

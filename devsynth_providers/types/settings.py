@@ -27,14 +27,17 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for name in ("connect_s", "first_token_s", "idle_s", "total_s"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigurationError(f"{name} must be a number of seconds above 0, not {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 < value < math.inf:
+                raise ConfigurationError(f"{name} must be a number of seconds above 0, not {value!r}")
 
     @classmethod
     def of(cls, timeout: float | Timeouts) -> Timeouts:
         """*timeout* itself, or clocks that allow a whole answer, and each part of it, so many seconds."""
         if isinstance(timeout, Timeouts):
             return timeout
+        if not _is_number(timeout) or not 0 < timeout < math.inf:
+            raise ConfigurationError(f"timeout must be a number of seconds above 0, or Timeouts, not {timeout!r}")
         return cls(first_token_s=timeout, idle_s=timeout, total_s=timeout)
 
 
@@ -93,3 +96,7 @@ class Network:
 
     tls: Tls = Tls()
     proxy: str | None = None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -16,7 +16,7 @@ from typing import Any
 from typing_extensions import override
 
 from ... import telemetry
-from ...errors import DevSynthError, MalformedResponse, ProviderError, RequestRejected
+from ...errors import DevSynthError, InvalidRequest, MalformedResponse, ProviderError, RequestRejected
 from ...port import ProviderPort
 from ...reply import Reply
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
@@ -62,7 +62,7 @@ class Direct(ProviderPort):
 
     async def _chunks(self, request: Request) -> AsyncGenerator[Chunk, None]:
         sent = self.translated(request)
-        body = json.dumps(sent.body, ensure_ascii=False, separators=(",", ":")).encode()
+        body = _encoded(sent.body)
         reader = self.reader(sent)
         answer = None
         try:
@@ -155,6 +155,13 @@ class Direct(ProviderPort):
                 await answer.read(_MAX_TRAILER_BYTES)
         except (TimeoutError, ProviderError):
             return  # the connection is closed then, and that is all
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:  # a parameter or a tool of the caller's
+        raise InvalidRequest(f"a parameter of the request can not be sent as JSON: {error}") from None
 
 
 def not_taken(model: Model, what: str) -> RequestRejected:
