@@ -98,6 +98,7 @@ if TYPE_CHECKING:
     from .port import ProviderPort as ProviderPort
     from .providers.anthropic import AnthropicProvider as AnthropicProvider
     from .providers.anything import LiteLLMProvider as LiteLLMProvider
+    from .providers.base import BaseProvider as BaseProvider
     from .providers.factory import ProviderFactory as ProviderFactory
     from .providers.lmstudio import LMStudioProvider as LMStudioProvider
     from .providers.local import LocalProvider as LocalProvider
@@ -208,6 +209,7 @@ _HOMES = {
     "providers.anthropic": "AnthropicProvider",
     "providers.anything": "LiteLLMProvider",
     "providers.factory": "ProviderFactory",
+    "providers.base": "BaseProvider",
     "providers.lmstudio": "LMStudioProvider",
     "providers.local": "LocalProvider",
     "providers.openai": "OpenAIProvider",

@@ -72,6 +72,13 @@ def entries() -> Iterator[tuple[str, Entry]]:
     return ((name, _entry(row)) for name, row in _table()["models"].items())
 
 
+@functools.cache
+def litellm_providers() -> tuple[str, ...]:
+    """The providers in LiteLLM's table, as it writes them before a model's name; it knows some more."""
+    rows = _table()["models"]
+    return tuple(sorted({row["provider"] for row in rows.values()} | {key.split("/")[0] for key in rows if "/" in key}))
+
+
 def complete(model: Model) -> Model:
     """*model* with what it does not say itself taken from here, where it is known.
 

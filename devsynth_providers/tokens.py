@@ -86,7 +86,8 @@ class TokenCounter:
         tools in the messages nothing is published: 5 tokens each beside name and arguments, and 24 if there are
         several, are one more than a user of OpenAI's forum was billed (topic 538914: 40, 89 and 114 tokens).
         """
-        if isinstance(messages, str | Mapping) or isinstance(tools, str | Mapping):
+        listed = not isinstance(messages, str | Mapping) and not isinstance(tools, str | Mapping)
+        if not listed or not all(isinstance(tool, Mapping) for tool in tools):
             raise InvalidRequest("count_messages takes a list of messages, and a list of tools")
         read = [Message.of(message) for message in messages]
         total = _REPLY + sum(map(self._message, read)) + sum(map(self._name, messages))

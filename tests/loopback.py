@@ -12,7 +12,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -132,6 +132,25 @@ def _event(event: Any) -> bytes:
         return event
     text = event if isinstance(event, str) else json.dumps(event)
     return f"data: {text}\n\n".encode()
+
+
+@contextlib.contextmanager
+def talker(says: bytes) -> Iterator[int]:
+    """The port of a server that says the same to whatever it is told, and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def talk() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65536)
+                    connection.sendall(says)
+
+        threading.Thread(target=talk, daemon=True).start()
+        yield listening.getsockname()[1]
 
 
 class Loopback:

@@ -14,13 +14,14 @@ import devsynth_providers as d
 ROOT = Path(__file__).parent.parent
 
 PUBLIC = """
-AllProvidersFailed AnthropicProvider Attempt AuthenticationError BudgetExceeded Candidate ChatRequest Chunk Conditions
-ConfigurationError ContentFiltered ContextTooLong DevSynthError EmbedRequest EmptyResponse Evidence FREE Facts
-FallbackProvider InvalidRequest LMStudioProvider Latency Limits LiteLLMProvider LocalProvider MalformedResponse Message
-Model ModelNotFound Network NoModelFits NotConfigured OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price
-ProviderError ProviderFactory ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range
-RateLimitError Rejection Reply Request RequestRejected Response Retry Router Rule Setting Settings StreamInterrupted
-StubProvider SyncRouter TaskAnalyzer TaskFacts Timeouts Tls TokenCounter ToolCall Usage When registry stack
+AllProvidersFailed AnthropicProvider Attempt AuthenticationError BaseProvider BudgetExceeded Candidate ChatRequest Chunk
+Conditions ConfigurationError ContentFiltered ContextTooLong DevSynthError EmbedRequest EmptyResponse Evidence FREE
+Facts FallbackProvider InvalidRequest LMStudioProvider Latency Limits LiteLLMProvider LocalProvider MalformedResponse
+Message Model ModelNotFound Network NoModelFits NotConfigured OpenAIProvider OpenRouterProvider Plan Policy PolicyError
+Price ProviderError ProviderFactory ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted
+Range RateLimitError Rejection Reply Request RequestRejected Response Retry Router Rule Setting Settings
+StreamInterrupted StubProvider SyncRouter TaskAnalyzer TaskFacts Timeouts Tls TokenCounter ToolCall Usage When registry
+stack
 """
 
 

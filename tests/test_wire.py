@@ -7,7 +7,6 @@ import concurrent.futures
 import gc
 import gzip
 import os
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ from devsynth_providers import (
 
 from .conftest import Ask
 from .helpers import model
-from .loopback import Answer, Loopback, as_json, delta, sse, stream, vectors, whole
+from .loopback import Answer, Loopback, as_json, delta, sse, stream, talker, vectors, whole
 
 pytestmark = pytest.mark.litellm
 
@@ -220,23 +219,9 @@ class TestAnswers:
         with pytest.raises(MalformedResponse, match="what came is a web page"):
             await ask(provider(server, lane))
 
-    async def test_what_is_no_http_is_no_answer(self, lane: str, ask: Ask) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-
-            def greet() -> None:
-                while True:
-                    try:
-                        connection, _ = listening.accept()
-                    except OSError:
-                        return
-                    with connection:
-                        connection.recv(65536)
-                        connection.sendall(b"220 mail.test ESMTP\r\n")
-
-            threading.Thread(target=greet, daemon=True).start()
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-            with pytest.raises(MalformedResponse, match="not HTTP"):
-                await ask(OpenAIProvider("m", base_url=url, retry_attempts=1))
+    async def test_what_is_no_http_is_no_answer(self, ask: Ask) -> None:
+        with talker(b"220 mail.test ESMTP\r\n") as port, pytest.raises(MalformedResponse, match="not HTTP"):
+            await ask(OpenAIProvider("m", base_url=f"http://127.0.0.1:{port}/v1", retry_attempts=1))
 
     async def test_an_answer_has_a_largest_size(self, server: Loopback, lane: str) -> None:
         huge = b" " * (1024 * 1024)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import ClassVar
 
 from typing_extensions import override
 
+from .. import catalogue
 from ..errors import ConfigurationError
 from ..port import ProviderPort
 from ..types import Model, Timeouts
@@ -33,6 +35,9 @@ class LiteLLMProvider(BaseProvider):
             raise ConfigurationError(
                 f"provider litellm wants the provider before the model's name, as in gemini/{facts.id}"
             )
+        known = catalogue.litellm_providers()
+        if prefix not in known and (near := difflib.get_close_matches(prefix, known, n=1, cutoff=0.75)):
+            raise ConfigurationError(f"LiteLLM knows no provider {prefix!r}; did you mean {near[0]}/{name}?")
         if prefix in _OWN:
             own = prefix.replace("_", "")
             raise ConfigurationError(f"{prefix} has a provider of its own here: provider: {own}, model: {name}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
-from ..errors import NotConfigured
+from ..errors import ConfigurationError, NotConfigured
 from ..layers.fallback import FallbackProvider
 from ..port import ProviderPort
 from ..types import Model
@@ -45,6 +45,8 @@ class ProviderFactory:
         key, a package or a file is left out of a chain, with a warning in the log; if nobody is left,
         ``NotConfigured`` says why. Anything wrong is a ``ConfigurationError``. Nothing is opened before the first call.
         """
+        if not isinstance(config, Mapping | None):
+            raise ConfigurationError(f"config is a mapping of settings, not {type(config).__name__}")
         settings = Settings(env_file=env_file, file=file, registry=registry)
         named = provider_type.value if isinstance(provider_type, Enum) else provider_type
         given = dict(config or {}) | ({} if model is None else {"model": model})

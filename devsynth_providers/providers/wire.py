@@ -174,8 +174,17 @@ def _ours(error: Exception) -> ProviderError:
 
     told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     ours: ProviderError
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        ours = ProviderUnavailable(f"{error.host}:{error.port}: its certificate is not to be trusted: {error}")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+        ours = ProviderUnavailable(f"{error.host}:{error.port}: its certificate is not to be trusted: {reason}")
+        ours.retryable = ours.billed = False
+    elif isinstance(error, aiohttp.ClientConnectorSSLError):
+        reason = getattr(error.os_error, "reason", None) or type(error.os_error).__name__
+        hint = ": it does not speak TLS; is it http://?" if reason == "WRONG_VERSION_NUMBER" else f": no TLS: {reason}"
+        ours = ProviderUnavailable(f"{error.host}:{error.port}{hint}")
+        ours.retryable = ours.billed = False
+    elif isinstance(error, aiohttp.InvalidURL):
+        ours = ProviderUnavailable(f"no URL can be asked, of the server or of the proxy: {error}")
         ours.retryable = ours.billed = False
     elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
         ours = ProviderUnavailable(f"{error.host}:{error.port}: {_why(error.os_error)}")

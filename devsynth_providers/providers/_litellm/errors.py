@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import (
+    AuthenticationError,
     ConfigurationError,
     ContentFiltered,
     ContextTooLong,
     DevSynthError,
     MalformedResponse,
+    ModelNotFound,
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
@@ -25,6 +27,10 @@ _NOT_AN_ANSWER = re.compile(
     r"Empty or invalid response from LLM endpoint|Invalid response object|Expecting value"
     r"|Extra data|Unterminated string|Unable to get json response|has no attribute 'model_dump'"
 )
+_NO_KEY = re.compile(
+    r"missing\b.{0,40}\b(?:api[ _]?)?key|api[ _]key.{0,60}(?:must be set|not set|is missing)", re.IGNORECASE
+)
+_NO_PROVIDER = "LLM Provider NOT provided"
 _UNREACHED = frozenset(("ConnectError", "ConnectTimeout"))
 _UNSENT = "UnsupportedParamsError"
 _TIMEOUTS = frozenset(("Timeout", "APITimeoutError", "ConnectTimeout", "ReadTimeout", "TimeoutError"))
@@ -56,7 +62,11 @@ def translate(error: Exception, model: Model, secrets: Sequence[str]) -> DevSynt
 
 def _kind(chain: list[BaseException], status: int | None, code: str | None, message: str) -> type[ProviderError]:
     names = {type(each).__name__ for each in chain}
+    if _NO_PROVIDER in message:
+        return ModelNotFound
     told = failures.kind(status, code, message)
+    if told in (None, RequestRejected, ProviderUnavailable) and _NO_KEY.search(message):
+        return AuthenticationError
     if told in (None, RequestRejected, ProviderUnavailable):  # LiteLLM knows some texts that we do not
         if "ContextWindowExceededError" in names:
             return ContextTooLong
