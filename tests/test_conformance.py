@@ -43,7 +43,7 @@ from devsynth_providers.policy.file import load_policy
 from devsynth_providers.testing import ScriptedProvider
 
 from . import lmstudio, messages
-from .helpers import OLD_LITELLM, model, policy
+from .helpers import model, policy
 from .loopback import Answer, Loopback, delta, sse, stream, usage_event, vectors, whole
 
 pytestmark = pytest.mark.litellm
@@ -215,10 +215,6 @@ async def test_tools_are_offered_and_a_call_comes_back_whole(
 
 
 async def test_texts_become_vectors_one_for_each(subject: ProviderPort) -> None:
-    if OLD_LITELLM and subject.model.provider == "openrouter" and subject.model.transport == "litellm":
-        with pytest.raises(RequestRejected):  # it knows no embeddings of OpenRouter
-            await subject.embed("a")
-        return
     if subject.model.provider == "anthropic":
         with pytest.raises(RequestRejected, match="does not take texts to embed"):
             await subject.embed("a")
@@ -278,7 +274,7 @@ def test_it_serves_code_without_a_loop(server: Loopback) -> None:
             text = sync.generate("one two three", temperature=0, max_tokens=30)
             assert text, name
             assert "".join(sync.generate_stream("one two three", temperature=0, max_tokens=30)) == text, name
-            if "Anthropic" not in name and not (OLD_LITELLM and name == "OpenRouterProvider, unified"):
+            if "Anthropic" not in name:
                 assert len(sync.embed_batch(["a", "b"])) == 2, name
                 assert len(sync.embed("a")) > 1, name
             sound(sync.complete("one two three", max_tokens=30))

@@ -234,6 +234,12 @@ class TestAnswers:
         with pytest.raises(MalformedResponse, match="an event of more than"):
             await provider(server).complete(ChatRequest.of("hi", stream=True))
 
+    async def test_what_careless_servers_leave_out_is_not_missed(self, server: Loopback, lane: str, ask: Ask) -> None:
+        answer = {"choices": [{"message": {"content": "w0"}, "finish_reason": "stop"}]}
+        pieces = [{"choices": [{"delta": {"content": "w0"}}]}, {"choices": [{"delta": None, "finish_reason": "stop"}]}]
+        server.script((as_json(answer), sse(*pieces)))
+        assert await ask(provider(server, lane)) == "w0"
+
     async def test_a_compressed_answer_is_read(self, server: Loopback, lane: str, ask: Ask) -> None:
         packed = [gzip.compress(b"".join(answer.pieces)) for answer in (whole(), stream())]
         kinds = ("application/json", "text/event-stream")

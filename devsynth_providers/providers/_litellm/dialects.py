@@ -66,7 +66,8 @@ class Dialect(Protocol):
         """What of a refusal is in *data*, where it has a place of its own that the translators pass over."""
 
     def check(self, data: Mapping[str, Any], model: Model) -> None:
-        """Raise the failure that *data* tells of in another place than an error's."""
+        """Raise the failure that *data* tells of in another place than an error's, and fill in what some servers leave
+        out and no translator can do without."""
 
 
 class OpenAIChat:
@@ -124,6 +125,10 @@ class OpenAIChat:
 
     def check(self, data: Mapping[str, Any], model: Model) -> None:
         for choice in data.get("choices") or ():
+            if "message" in choice:
+                choice["message"].setdefault("role", "assistant")
+            elif choice.get("delta") is None:
+                choice["delta"] = {}
             if choice.get("finish_reason") == "error":
                 raise ProviderUnavailable("the answer ended in an error", provider=model.provider, model=model.name)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import logging
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from ..threads import in_thread
@@ -30,6 +32,7 @@ _lock = threading.Lock()
 @functools.cache
 def _load() -> Any:
     os.environ.update(_SETTINGS)
+    os.environ.setdefault("TIKTOKEN_CACHE_DIR", _tables())  # as newer versions set it; older ones would download
     litellm: Any = importlib.import_module("litellm")
     litellm.telemetry = False
     litellm.suppress_debug_info = True
@@ -54,6 +57,12 @@ async def ready() -> Any:
     if _load.cache_info().currsize:
         return _load()
     return await in_thread(load)
+
+
+def _tables() -> str:
+    """The folder with the tables for tokens that LiteLLM brings along."""
+    spec = importlib.util.find_spec("litellm")
+    return str(Path(spec.origin or "").parent / "litellm_core_utils" / "tokenizers") if spec else ""
 
 
 NO_MCP = "_skip_mcp_handler"
