@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import gc
 import gzip
+import json
 import os
 import ssl
 import threading
@@ -32,10 +33,11 @@ from devsynth_providers import (
     SyncRouter,
     Tls,
 )
+from devsynth_providers.providers import sessions
 
 from .conftest import Ask
 from .helpers import model
-from .loopback import Answer, Loopback, as_json, delta, sse, stream, talker, vectors, whole
+from .loopback import Answer, Loopback, as_json, delta, sse, stream, talker, usage_event, vectors, whole
 
 pytestmark = pytest.mark.litellm
 
@@ -359,6 +361,10 @@ class TestUrls:
             ("http://169.254.169.254/v1", "where machines keep their own secrets"),
             ("http://[fd00:ec2::254]/v1", "where machines keep their own secrets"),
             ("http://[::ffff:169.254.169.254]/v1", "where machines keep their own secrets"),
+            *(
+                (f"http://{host}/v1", "where machines keep")
+                for host in ("2852039166", "0xA9FEA9FE", "[64:ff9b::a9fe:a9fe]")
+            ),
             ("http://metadata.google.internal/v1", "where machines keep their own secrets"),
             ("http://x/v1/chat/completions", "ends before the name of the call: http://x/v1"),
             ("http://x/v1/messages", "ends before the name of the call: http://x/v1"),
@@ -429,3 +435,125 @@ async def test_an_error_in_a_body_of_success_is_an_error(server: Loopback, lane:
     with pytest.raises(ProviderError) as caught:
         await provider(server, lane).generate("hi")
     assert caught.value.kind == kind
+
+
+class TestHostileServers:
+    """What no well-meaning server sends: it ends in an error of ours, with the meaning that its status has."""
+
+    @pytest.mark.parametrize(("status", "kind"), [(401, "authentication"), (429, "rate_limited"), (503, "unavailable")])
+    @pytest.mark.parametrize("body", ["large", "cut", "endless"])
+    async def test_a_status_means_the_same_whatever_its_body(
+        self, server: Loopback, lane: str, status: int, kind: str, body: str
+    ) -> None:
+        pieces, length, then = {
+            "large": ([b"x" * 200_000], None, "close"),
+            "cut": ([b'{"error": {"mes'], 500, "close"),
+            "endless": ([b"{"], None, "hang"),
+        }[body]
+        headers = {"retry-after": "7"}
+        server.script(Answer(pieces, status=status, headers=headers, content_length=length, then=then))
+        with pytest.raises(ProviderError) as caught:
+            await provider(server, lane).generate("hi")
+        assert (caught.value.kind, caught.value.status, caught.value.billed) == (kind, status, False)
+        assert kind != "rate_limited" or caught.value.retry_after_s == 7  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize(
+        ("error", "kind"),
+        [
+            ({"code": "rate_limit_exceeded", "type": "tokens"}, "rate_limited"),
+            ({"code": "insufficient_quota", "type": "insufficient_quota"}, "quota_exhausted"),
+            ({"code": "invalid_api_key", "type": "invalid_request_error"}, "authentication"),
+            ({"code": "model_not_found", "type": "invalid_request_error"}, "model_not_found"),
+            ({"code": "429"}, "rate_limited"),
+            ({"code": None, "type": "overloaded_error"}, "unavailable"),
+        ],
+    )
+    @pytest.mark.parametrize("streamed", [False, True])
+    async def test_an_error_with_status_200_means_what_its_code_says(
+        self, server: Loopback, error: dict[str, Any], kind: str, streamed: bool
+    ) -> None:
+        body = {"error": {"message": "no", **error}}
+        server.script((as_json(body), sse(body)))
+        with pytest.raises(ProviderError) as caught:
+            await provider(server).complete(ChatRequest.of("hi", stream=streamed))
+        assert caught.value.kind == kind
+
+    async def test_what_looks_like_an_error_beside_an_answer_is_none(self, server: Loopback, ask: Ask) -> None:
+        answer = json.loads(b"".join(whole("w0").pieces))
+        extras: list[dict[str, Any]] = [{"error": None}, {"error": {}}, {"error": ""}, {"detail": "fine"}]
+        for extra in extras:
+            event = {**delta("w0"), **extra}
+            server.script((as_json({**answer, **extra}), sse(event, delta(finish="stop"), "[DONE]")))
+            assert await ask(provider(server)) == "w0"
+
+    @pytest.mark.parametrize(
+        ("said", "told"), [("stop", "stop"), ("length", "length"), ("banana", "banana"), ("eos", "eos")]
+    )
+    async def test_a_finish_reason_that_nobody_knows_is_handed_on(self, server: Loopback, said: str, told: str) -> None:
+        server.script((whole("w0", finish=said), stream("w0", finish=said)))
+        for streamed in (False, True):
+            response = await provider(server).complete(ChatRequest.of("hi", stream=streamed))
+            assert response.finish_reason == told
+
+    async def test_odd_usage_costs_no_answer(self, server: Loopback, ask: Ask) -> None:
+        odd: list[Any] = [
+            {"prompt_tokens": 4, "completion_tokens": 3, "prompt_tokens_details": [1]},
+            {"prompt_tokens": "4", "completion_tokens": 3},
+            {"prompt_tokens": None, "completion_tokens": 3},
+            [1],
+            "x",
+        ]
+        answer = json.loads(b"".join(whole("w0").pieces))
+        for usage in odd:
+            event = {**delta("w0", finish="stop"), "usage": usage}
+            server.script((as_json({**answer, "usage": usage}), sse(event, "[DONE]")))
+            assert await ask(provider(server)) == "w0"
+
+    @pytest.mark.parametrize("status", [200, 500])
+    async def test_deep_json_is_no_answer(self, server: Loopback, lane: str, ask: Ask, status: int) -> None:
+        deep = b'{"choices":' + b"[" * 100_000
+        server.script((Answer([deep], status=status), sse(b"data: " + deep + b"\n\n")))
+        with pytest.raises(ProviderError):
+            await ask(provider(server, lane))
+
+    async def test_content_that_is_no_text_is_no_answer(self, server: Loopback, ask: Ask) -> None:
+        parts: Any = [{"type": "text", "text": "w0"}]
+        server.script((whole(parts), sse(delta(parts), delta(finish="stop"), "[DONE]")))
+        with pytest.raises(MalformedResponse):
+            await ask(provider(server))
+
+    async def test_a_redirect_to_nowhere_is_a_redirect(self, server: Loopback, lane: str, ask: Ask) -> None:
+        server.script(Answer([], status=302, headers={"location": "http://[x"}, content_length=0))
+        with pytest.raises(MalformedResponse, match="a redirect to another path"):
+            await ask(provider(server, lane))
+
+    async def test_a_stream_has_a_largest_size(self, server: Loopback) -> None:
+        server.script(sse(*[delta("x" * 1_000_000)] * 40))
+        with pytest.raises(ProviderError, match="a stream of more than"):
+            await provider(server).complete(ChatRequest.of("hi", stream=True))
+
+    async def test_a_finished_stream_that_is_not_ended_is_finished(self, server: Loopback) -> None:
+        server.script(sse(delta("w0"), delta(finish="stop"), usage_event(), then="hang"))
+        response = await provider(server, timeout=6).complete(ChatRequest.of("hi", stream=True))
+        assert (response.text, response.finish_reason, response.usage.estimated) == ("w0", "stop", False)
+
+    async def test_large_vectors_do_not_stop_the_loop(self, server: Loopback) -> None:
+        server.script(vectors(*[[float(number), 0.5] * 3000 for number in range(1, 20)]))
+        rows = await provider(server).embed_batch(["x"] * 19)
+        assert [row[0] for row in rows] == [float(number) for number in range(1, 20)]
+
+
+def test_an_event_loop_that_has_ended_is_forgotten() -> None:
+    with Loopback(keep_alive=True) as server:
+        for _ in range(5):
+            asyncio.run(_generate(provider(server)))
+    gc.collect()
+    assert not [loop for loop in sessions._open if loop.is_closed()]
+
+
+def test_a_password_of_a_proxy_is_not_shown() -> None:
+    network = Network(proxy="http://me:pa/ss12345@proxy.test:8080")
+    assert "ss12345" not in repr(network)
+    with pytest.raises(ConfigurationError, match="proxy is the URL of one") as caught:
+        Network(proxy="me:pw12345678@proxy.test:8080")
+    assert "pw12345678" not in str(caught.value)

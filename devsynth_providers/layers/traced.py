@@ -10,7 +10,7 @@ from .. import telemetry
 from ..analysis import estimate_tokens
 from ..errors import DevSynthError, ProviderError
 from ..reply import Reply
-from ..types import Attempt, ChatRequest, Request, Usage
+from ..types import Attempt, ChatRequest, Model, Request, Usage
 from .wrapper import Wrapper
 
 
@@ -48,6 +48,8 @@ class Traced(Wrapper):
     ) -> Attempt:
         model = self.model if reply is None else reply.model  # who answered may not be who was to be asked first
         usage = getattr(error, "usage", None) if reply is None else reply.reported_usage
+        if usage is not None and not _possible(usage, request, model):
+            usage = None
         worst = None
         if usage is None and _may_be_billed(error):
             usage = _estimate(request, reply)
@@ -73,6 +75,16 @@ class Traced(Wrapper):
             error=_kind(error),
             error_message=str(error) if isinstance(error, DevSynthError) else "",
         )
+
+
+def _possible(usage: Usage, request: Request, model: Model) -> bool:
+    """Whether so many tokens can have been used: no more in than the window or the prompt holds, and no more out than
+    was asked for, each with room for what a provider counts otherwise."""
+    if isinstance(request, ChatRequest) and usage.output_tokens > 4 * request.max_tokens + 10_000:
+        return False
+    if usage.input_tokens <= (model.context_window or 10_000):
+        return True
+    return usage.input_tokens <= 10 * estimate_tokens(request.text) + 10_000
 
 
 def _may_be_billed(error: BaseException | None) -> bool:

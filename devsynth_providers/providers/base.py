@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypedDict
@@ -26,6 +27,7 @@ from ._litellm.dialects import Dialect
 from ._litellm.direct import Direct
 from ._litellm.lanes import Lanes
 from ._litellm.unified import Unified
+from .failures import scrub
 from .listing import Listing, ask_listing
 from .network import network_from
 from .wire import Wire
@@ -195,7 +197,8 @@ def checked_url(url: str | None) -> str | None:
     except ValueError as error:
         raise ConfigurationError(f"base_url is not a URL: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"base_url must start with http:// or https:// and name a host, not {url!r}")
+        told = scrub(url.rpartition("@")[2])
+        raise ConfigurationError(f"base_url must start with http:// or https:// and name a host, not {told!r}")
     if parts.username or parts.password:
         raise ConfigurationError("base_url must not carry a user name or a password; use api_key")
     if parts.query or parts.fragment:
@@ -210,9 +213,16 @@ def checked_url(url: str | None) -> str | None:
 
 def _is_metadata(host: str) -> bool:
     """Whether *host* is where a cloud tells its machines their credentials: never a model's server."""
+    if host.lower().rstrip(".") in _METADATA_HOSTS:
+        return True
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host.lower().rstrip(".") in _METADATA_HOSTS
-    address = getattr(address, "ipv4_mapped", None) or address
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(host))  # in one number, or in hexadecimal, or shortened
+        except OSError:
+            return False
+    packed = address.packed
+    if len(packed) == 16 and packed[:12] in (b"\0" * 10 + b"\xff\xff", b"\0d\xff\x9b" + b"\0" * 8):
+        address = ipaddress.ip_address(packed[12:])  # an IPv4 address in the clothes of IPv6
     return address.is_link_local or str(address) in _METADATA_HOSTS

@@ -37,6 +37,18 @@ _OVERFLOW_TEXT = re.compile(
     r"|too many (?:input )?tokens|exceeds? the (?:available )?context|reduce the length|n_ctx|n_keep",
     re.IGNORECASE,
 )
+_BY_CODE: dict[str, type[ProviderError]] = {
+    "rate_limit_exceeded": RateLimitError,
+    "rate_limit_error": RateLimitError,
+    "too_many_requests": RateLimitError,
+    "openrouter_in_flight_budget": RateLimitError,
+    "invalid_api_key": AuthenticationError,
+    "authentication_error": AuthenticationError,
+    "model_not_found": ModelNotFound,
+    "not_found_error": ModelNotFound,
+    "deploymentnotfound": ModelNotFound,
+}
+"""What these codes mean, whatever the status that they come with."""
 _FILTER_CODES = frozenset(("content_filter", "content_policy_violation", "responsibleaipolicyviolation"))
 _KEYS = re.compile(
     r"\b(?:sk|pk|gsk|xai|hf|key)[-_][A-Za-z0-9_\-]{8,}|AIza[A-Za-z0-9_\-]{10,}|(?i:bearer)\s+[A-Za-z0-9._\-]{8,}"
@@ -66,7 +78,13 @@ _BY_TYPE = {
     "overloaded_error": 529,
 }
 """The status that Anthropic documents for each type of error: an error inside a stream has only the type."""
-_UNBILLED = frozenset((409, 502, 503, 529))
+_UNBILLED = frozenset((409, 503, 529))
+_BEGINNING_S = 2.0
+"""How long the body of an error may take: its status is known, and what it means."""
+
+
+_ANSWERS = frozenset(("choices", "content", "data", "candidates"))
+"""What only an answer has."""
 
 
 class Told(NamedTuple):
@@ -81,8 +99,10 @@ class Told(NamedTuple):
 def kind(status: int | None, code: str | None, message: str) -> type[ProviderError] | None:
     """The class of an error, as far as status, code and text tell; ``None`` if they do not."""
     lowered = (code or "").lower()
-    if status in (None, 400, 402, 403, 422, 429) and (_QUOTA.search(lowered) or _QUOTA_TEXT.search(message)):
+    if _QUOTA.search(lowered) or (status in (None, 400, 402, 403, 429) and _QUOTA_TEXT.search(message)):
         return QuotaExhausted
+    if lowered in _BY_CODE:
+        return _BY_CODE[lowered]
     if lowered in _OVERFLOW_CODES:
         return ContextTooLong
     if lowered in _FILTER_CODES:
@@ -122,7 +142,7 @@ def failure(
 
 async def refuse(answer: Answer, model: Model, secrets: Sequence[str]) -> NoReturn:
     """Raise what *answer*, which has a status of failure, means."""
-    raise of(answer, await answer.read(_MAX_BYTES), model, secrets)
+    raise of(answer, await answer.beginning(_MAX_BYTES, _BEGINNING_S), model, secrets)
 
 
 def of(answer: Answer, body: bytes, model: Model, secrets: Sequence[str]) -> ProviderError:
@@ -141,7 +161,7 @@ def told(body: bytes) -> Told:
     """What *body* says, if it is an error in any of the forms in use; else its beginning, as it stands."""
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         text = re.sub(r"<[^>]*>|\s+", " ", body[:4000].decode("utf-8", "replace"))
         return Told(" ".join(text.split()) or "no body")
     return inner(data) or Told(json.dumps(data)[:LONGEST_MESSAGE])
@@ -152,17 +172,24 @@ def inner(data: Any) -> Told | None:
     if not isinstance(data, dict):
         return None
     error = data.get("error")
-    if error is None and (data.get("object") == "error" or "detail" in data):
+    if error is None and not data.keys() & _ANSWERS and (data.get("object") == "error" or "detail" in data):
         error = data
-    if isinstance(error, str):
+    if error and isinstance(error, str):
         return Told(error)
-    if not isinstance(error, dict):
+    if not error or not isinstance(error, dict):
         return None
     said = error.get("message") or error.get("detail") or error.get("type") or "an error without a message"
     code, type_ = error.get("code"), error.get("type")
-    status = code if type(code) is int and 400 <= code < 600 else _BY_TYPE.get(str(type_))
-    name = next((each for each in (code, type_) if isinstance(each, str)), None)
+    number = int(code) if isinstance(code, str) and code.isdecimal() and len(code) == 3 else code
+    status = number if type(number) is int and 400 <= number < 600 else _BY_TYPE.get(str(type_))
+    names = [each for each in (code, type_) if isinstance(each, str) and not each.isdecimal()]
+    name = next((each for each in names if _telling(each)), next(iter(names), None))
     return Told(said if isinstance(said, str) else json.dumps(said), name, status)
+
+
+def _telling(code: str) -> bool:
+    """Whether *code* alone says what an error is."""
+    return kind(None, code, "") is not None
 
 
 def scrub(text: str, secrets: Sequence[str] = ()) -> str:

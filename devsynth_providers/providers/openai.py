@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Unpack
 
 from typing_extensions import override
 
+from ..errors import ConfigurationError
 from ..types import Model
 from ._litellm.dialects import Dialect, OpenAIChat
 from .base import BaseProvider, Common
@@ -30,7 +31,9 @@ class OpenAIProvider(BaseProvider):
     def __init__(
         self, model: str | Model | None = None, *, organization: str | None = None, **common: Unpack[Common]
     ) -> None:
-        self._organization = organization or os.environ.get("OPENAI_ORGANIZATION")
+        self._organization = (organization or os.environ.get("OPENAI_ORGANIZATION") or "").strip() or None
+        if self._organization and not (self._organization.isascii() and self._organization.isprintable()):
+            raise ConfigurationError("organization has characters in it that no name of one has")
         super().__init__(model, **common)
 
     @override

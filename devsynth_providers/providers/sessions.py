@@ -56,7 +56,7 @@ async def shared_with(user: object) -> aiohttp.ClientSession:
     with _lock:
         shared = _open.get(loop)
     if shared is None or shared.session.closed:
-        life = _life()
+        life = _life(loop)
         shared = _Shared(life, await anext(life))  # does not wait: no other task comes in between
         with _lock:
             _open[loop] = shared
@@ -74,17 +74,21 @@ async def leave(user: object) -> None:
         shared.users.discard(user)
         if shared.users:
             return
-        del _open[loop]
     await shared.life.aclose()
 
 
-async def _life() -> AsyncGenerator[aiohttp.ClientSession, None]:
+async def _life(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession, None]:
     """A session that ends in good order with its loop: a loop closes the generators that it has seen begin."""
     connector = _aiohttp.TCPConnector(limit=0, resolver=_resolver())
     async with _aiohttp.ClientSession(
         connector=connector, cookie_jar=_aiohttp.DummyCookieJar(), headers={"User-Agent": USER_AGENT}
     ) as session:
-        yield session
+        try:
+            yield session
+        finally:
+            with _lock:
+                if (shared := _open.get(loop)) is not None and shared.session is session:
+                    del _open[loop]  # it holds on to its loop, which would never be collected
 
 
 def _resolver() -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .settings_file import Entries
 
 MASKED = "***"
-_USERINFO = re.compile(r"(?<=//)[^/@\s]+(?=@)")
+_USERINFO = re.compile(r"(?:(?<=^http://)|(?<=^https://)|^(?!https?://))\S+(?=@)")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

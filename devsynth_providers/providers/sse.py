@@ -25,13 +25,21 @@ class EventDecoder:
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
         self._rest = b""
+        self._parts: list[bytes] = []
         self._name = ""
         self._data: list[bytes] = []
         self._size = 0
+        self._unread = 0
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events that *piece* completes. Raises ``EventTooLarge``."""
-        text = self._rest + piece
+        if b"\n" not in piece and b"\r" not in piece and not self._rest.endswith(b"\r"):
+            self._parts.append(piece)  # a long line, which is looked at when it is whole
+            self._unread += len(piece)
+            self._check(self._unread + len(self._rest))
+            return []
+        text = b"".join((self._rest, *self._parts, piece))
+        self._parts, self._unread = [], 0
         if b"\r" in text:
             held = text.endswith(b"\r")  # the other half of the line's end may be still to come
             text = text[: len(text) - held].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -41,14 +49,18 @@ class EventDecoder:
         *lines, rest = text.split(b"\n")
         self._rest = rest + tail
         events = [event for line in lines if (event := self._line(line)) is not None]
-        if self._size + len(self._rest) > self._max_event_bytes:
-            raise EventTooLarge(f"an event of more than {self._max_event_bytes} bytes")
+        self._check(len(self._rest))
         return events
+
+    def _check(self, unread: int) -> None:
+        if self._size + unread > self._max_event_bytes:
+            raise EventTooLarge(f"an event of more than {self._max_event_bytes} bytes")
 
     def flush(self) -> list[Event]:
         """What is left when the bytes have ended: an event whose end did not come."""
-        last = [event for line in (self._rest.rstrip(b"\r"), b"") if (event := self._line(line)) is not None]
-        self._rest = b""
+        text = b"".join((self._rest, *self._parts))
+        last = [event for line in (text.rstrip(b"\r"), b"") if (event := self._line(line)) is not None]
+        self._rest, self._parts, self._unread = b"", [], 0
         return last
 
     def _line(self, line: bytes) -> Event | None:

@@ -28,7 +28,8 @@ async def in_thread(work: Callable[[], T]) -> T:
         try:
             result, error = work(), None
         except BaseException as caught:  # noqa: BLE001 - it belongs to whoever waits
-            result, error = None, caught
+            stopped = isinstance(caught, StopIteration)  # which no future takes
+            result, error = None, RuntimeError("the work raised StopIteration") if stopped else caught
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(settle, result, error)
 

@@ -5,6 +5,9 @@ Redirects are not followed: a prompt and a key go to the host that was named, an
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ipaddress
 import os
 import socket
 import ssl
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     import aiohttp
 
 _EVENT_TYPES = frozenset(("", "text/event-stream", "text/plain", "application/octet-stream"))
-_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 class Answer:
@@ -58,6 +60,16 @@ class Answer:
                 raise MalformedResponse(f"an answer of more than {max_bytes} bytes", status=self.status)
         return b"".join(pieces)
 
+    async def beginning(self, max_bytes: int, within_s: float) -> bytes:
+        """As much as comes of the first *max_bytes* bytes *within_s* seconds, however that ends."""
+        pieces, size = [], 0
+        with contextlib.suppress(ProviderError, TimeoutError):
+            async with asyncio.timeout(within_s):
+                while size < max_bytes and (piece := await self.piece()):
+                    pieces.append(piece)
+                    size += len(piece)
+        return b"".join(pieces)[:max_bytes]
+
     def close(self) -> None:
         """Let go of it. What was read to its end has left a connection for the next; one left early is cut."""
         self._response.close()
@@ -79,6 +91,7 @@ class Wire:
         ``MalformedResponse``: it says where the prompt and the key should go instead, and they do not.
         """
         aiohttp = await sessions.library()
+        tls = await self._tls(url)  # first: nothing may come between the session and its use
         session = await sessions.shared_with(self)
         response = await _told(
             session.request(
@@ -87,14 +100,14 @@ class Wire:
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                ssl=await self._tls(url),
+                ssl=tls,
                 proxy=self._proxy(url),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_s),
             )
         )
         if 300 <= response.status < 400:
             response.close()
-            elsewhere = urlsplit(response.headers.get("location", "")).hostname or "another path"
+            elsewhere = _host(response.headers.get("location", "")) or "another path"
             error = MalformedResponse(
                 f"a redirect to {elsewhere}, which is not followed: if that is right, it belongs into base_url",
                 status=response.status,
@@ -104,7 +117,7 @@ class Wire:
         return Answer(response)
 
     async def aclose(self) -> None:
-        """Let go of this loop's session; the last to do so closes it."""
+        """Let go of this loop's session; the last to do so closes it, and with it what is still on its way here."""
         await sessions.leave(self)
 
     async def _tls(self, url: str) -> ssl.SSLContext | bool:
@@ -146,7 +159,7 @@ def proxy_of(url: str, given: str | None) -> str | None:
     """The proxy by which *url* is asked: the one *given*, none if that is empty, else the environment's."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if given == "" or host in _LOOPBACK:
+    if given == "" or _on_this_machine(host):
         return None
     if given is not None:
         return given
@@ -154,6 +167,21 @@ def proxy_of(url: str, given: str | None) -> str | None:
     if proxy_bypass(host):
         return None
     return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _on_this_machine(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 async def _told(work: Any) -> Any:
@@ -184,7 +212,7 @@ def _ours(error: Exception) -> ProviderError:
         ours = ProviderUnavailable(f"{error.host}:{error.port}{hint}")
         ours.retryable = ours.billed = False
     elif isinstance(error, aiohttp.InvalidURL):
-        ours = ProviderUnavailable(f"no URL can be asked, of the server or of the proxy: {error}")
+        ours = ProviderUnavailable("what should be the URL of the server, or of the proxy, is none")
         ours.retryable = ours.billed = False
     elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
         ours = ProviderUnavailable(f"{error.host}:{error.port}: {_why(error.os_error)}")
@@ -195,7 +223,7 @@ def _ours(error: Exception) -> ProviderError:
     elif isinstance(error, aiohttp.ConnectionTimeoutError):
         ours = ProviderTimeout("no connection in time")
         ours.billed = False
-    elif isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientOSError | aiohttp.ServerDisconnectedError):
+    elif isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientConnectionError):
         ours = ProviderUnavailable(f"the connection broke: {told}")
     elif isinstance(error, TimeoutError):
         ours = ProviderTimeout(told)

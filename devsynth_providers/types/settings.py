@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from annotated_types import Interval
@@ -95,7 +96,13 @@ class Network:
     ``NO_PROXY``), and ``""`` goes straight. A server on this machine is never asked through a proxy."""
 
     tls: Tls = Tls()
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # there may be a password in it
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.proxy, str | None):
+            raise ConfigurationError(f"proxy is a URL, not {type(self.proxy).__name__}")
+        if self.proxy and not re.match(r"https?://[^/\s]", self.proxy):
+            raise ConfigurationError("proxy is the URL of one: it starts with http:// or https:// and names a host")
 
 
 def _is_number(value: object) -> bool:

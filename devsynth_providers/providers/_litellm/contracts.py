@@ -149,7 +149,7 @@ def broken(dialect: Dialect) -> str | None:
         try:
             _found[name] = _broken(dialect, CONTRACTS[name])
         except Exception as error:  # noqa: BLE001 - whatever it is, the translators are not what they were
-            _found[name] = f"its translators raise {type(error).__name__}"
+            return f"its translators raise {type(error).__name__}"
     return _found[name]
 
 

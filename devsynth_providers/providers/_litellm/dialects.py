@@ -37,6 +37,10 @@ class Dialect(Protocol):
     def embeds(self) -> bool:
         """Whether there are embeddings on this wire."""
 
+    @property
+    def no_usage(self) -> dict[str, int] | None:
+        """What translators get in place of usage, which is read without them."""
+
     def url(self, base_url: str) -> str:
         """Where chats go."""
 
@@ -74,6 +78,7 @@ class OpenAIChat:
     """OpenAI's chat completions and embeddings, and every server that speaks them."""
 
     embeds: ClassVar[bool] = True
+    no_usage: ClassVar[dict[str, int] | None] = None
 
     def __init__(self, litellm_name: str = "openai", organization: str | None = None) -> None:
         self._litellm_name = litellm_name
@@ -110,13 +115,17 @@ class OpenAIChat:
         counts = data.get("usage")
         if not isinstance(counts, Mapping):
             return None
+        if counts.get("prompt_tokens") is None:
+            return None
         asked, written = counts.get("prompt_tokens_details"), counts.get("completion_tokens_details")
+        asked = asked if isinstance(asked, Mapping) else {}
+        written = written if isinstance(written, Mapping) else {}
         return answers.checked(
-            input_tokens=counts.get("prompt_tokens"),
+            input_tokens=counts["prompt_tokens"],
             output_tokens=counts.get("completion_tokens"),
-            cached_input_tokens=asked and asked.get("cached_tokens"),
-            cache_write_tokens=asked and asked.get("cache_write_tokens"),
-            reasoning_tokens=written and written.get("reasoning_tokens"),
+            cached_input_tokens=asked.get("cached_tokens"),
+            cache_write_tokens=asked.get("cache_write_tokens"),
+            reasoning_tokens=written.get("reasoning_tokens"),
         )
 
     def refusal(self, data: Mapping[str, Any]) -> str:
@@ -138,6 +147,7 @@ class AnthropicMessages:
 
     litellm_name: ClassVar[str] = "anthropic"
     embeds: ClassVar[bool] = False
+    no_usage: ClassVar[dict[str, int] | None] = {"input_tokens": 0, "output_tokens": 0}
 
     def url(self, base_url: str) -> str:
         return f"{base_url}/v1/messages"
@@ -166,12 +176,16 @@ class AnthropicMessages:
         counts = (data["message"] if begun else data).get("usage")
         if not isinstance(counts, Mapping):
             return None
-        told.update({name: count for name, count in counts.items() if count is not None})
+        for name, count in counts.items():
+            if type(count) is int and count >= told.get(name, 0):  # they only grow
+                told[name] = count
         if begun:
             return None  # it counts what is still to come as one token
+        if "input_tokens" not in told:
+            return None
         cached, written = told.get("cache_read_input_tokens", 0), told.get("cache_creation_input_tokens", 0)
         return answers.checked(
-            input_tokens=told.get("input_tokens", 0) + cached + written,
+            input_tokens=told["input_tokens"] + cached + written,
             output_tokens=told.get("output_tokens"),
             cached_input_tokens=cached,
             cache_write_tokens=written,

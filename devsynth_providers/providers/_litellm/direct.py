@@ -8,6 +8,7 @@ answer, and an error sent with status 200 is an error.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from ...port import ProviderPort
 from ...reply import Reply
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
 from ..sse import EventDecoder, EventTooLarge
+from ..threads import in_thread
 from ..wire import Answer, Wire
 from . import answers, translators
 from .dialects import Dialect, Sent
@@ -30,9 +32,12 @@ from .requests import asked
 
 MAX_VECTOR_BYTES = 256 * 1024
 """More than any vector is, written out; an answer may have one for each text, and ``MAX_ANSWER_BYTES``."""
+_LARGE_BYTES = 512 * 1024
 _MAX_TRAILER_BYTES = 64 * 1024
 _TRAILER_S = 0.05
 """How long to listen after the last event for the end of the body, which leaves the connection to the next call."""
+_USAGE_S = 2.0
+"""How long to listen after the finish reason for the usage; the answer is whole by then."""
 
 
 class Direct(ProviderPort):
@@ -71,7 +76,9 @@ class Direct(ProviderPort):
                 await reader.refuse(answer)
             if isinstance(request, EmbedRequest):
                 most = MAX_ANSWER_BYTES + len(request.texts) * MAX_VECTOR_BYTES
-                yield reader.embedded(await answer.read(most), answer.content_type, request, self._vectors)
+                vectors = await answer.read(most)
+                read = functools.partial(reader.embedded, vectors, answer.content_type, request, self._vectors)
+                yield read() if len(vectors) < _LARGE_BYTES else await in_thread(read)  # which takes a while
             elif _streams(request) and answer.may_be_events:
                 async with aclosing(self._events(answer, reader)) as chunks:
                     async for chunk in chunks:
@@ -129,10 +136,14 @@ class Direct(ProviderPort):
     async def _events(self, answer: Answer, reader: Reader) -> AsyncGenerator[Chunk, None]:
         """The chunks of a stream, as long as its provider has more to say."""
         decoder = EventDecoder()
-        finished = False
+        finished, size = False, 0
         try:
             while True:
-                bytes_ = await answer.piece()
+                async with asyncio.timeout(_USAGE_S if finished else None):
+                    bytes_ = await answer.piece()
+                size += len(bytes_)
+                if size > MAX_ANSWER_BYTES:
+                    raise MalformedResponse(f"a stream of more than {MAX_ANSWER_BYTES} bytes")
                 for event in decoder.feed(bytes_) if bytes_ else decoder.flush():
                     if self._dialect.last(event):
                         await self._trailer(answer)
@@ -145,7 +156,7 @@ class Direct(ProviderPort):
                     return
         except EventTooLarge as error:
             raise MalformedResponse(str(error)) from None
-        except ProviderError:
+        except (ProviderError, TimeoutError):
             if not finished:  # else it was whole, whatever happened to the connection afterwards
                 raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import override
 
+from ...errors import ConfigurationError
 from ...port import ProviderPort
 from ...reply import Reply
 from ...types import EmbedRequest, Model, Request
@@ -42,7 +43,10 @@ class Lanes(ProviderPort):
         """Why the unified lane is taken; ``None`` if it is not."""
         if self.model.transport == "litellm":
             return "transport is litellm"
-        await load.ready()
+        try:
+            await load.ready()
+        except ImportError as error:
+            raise ConfigurationError(f"LiteLLM can not be loaded: {error}") from error
         return contracts.broken(self._dialect)
 
     @override

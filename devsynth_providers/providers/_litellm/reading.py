@@ -17,8 +17,16 @@ from .dialects import Dialect, Sent
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """More than any chat's answer is."""
 _NOTHING = Sent("", {}, {})
-_WITHHELD = {"refusal": "content_filter"}
-"""Reasons that older translators do not know."""
+_OPENAI = ("stop", "length", "tool_calls", "function_call", "content_filter")
+_ANTHROPIC = ("end_turn", "stop_sequence", "tool_use", "max_tokens")
+_MAPPED = frozenset((*_OPENAI, *_ANTHROPIC))
+"""Finish reasons that the translators have a word for. Of any other they make ``stop``."""
+_OURS = {"refusal": "content_filter", "model_context_window_exceeded": "length"}
+
+
+def _finish_reason(said: str, translated: str | None) -> str | None:
+    """The finish reason that a provider *said*, in OpenAI's words where they have one."""
+    return _OURS.get(said) or (translated if said in _MAPPED else said)
 
 
 class Reader:
@@ -59,6 +67,9 @@ class Reader:
     def embedded(self, body: bytes, content_type: str, request: EmbedRequest, vectors: answers.Vectors) -> Chunk:
         """The vectors in *body*, one for each text of *request*."""
         data = self._decoded(body, content_type)
+        return _read(lambda: self._embedded(data, request, vectors))
+
+    def _embedded(self, data: dict[str, Any], request: EmbedRequest, vectors: answers.Vectors) -> Chunk:
         rows = vectors.read(data.get("data"), request, self._model)
         usage = self._dialect.usage(data, {})
         return Chunk(vectors=rows, finish_reason="stop", usage=usage, model=str(data.get("model") or ""))
@@ -75,15 +86,17 @@ class Reader:
         finish = self._proved(data).finish_reason
         if finish is None:
             return Chunk()
+        usage = self._dialect.usage(data, {})
+        data["usage"] = self._dialect.no_usage
         read = translators.response(self._dialect.litellm_name, self._model.id, data, self._sent)
         choice = read.choices[0]
-        text = choice.message.content or ""
+        text = _text(choice.message.content)
         if not text:
             answers.refused(self._dialect.refusal(data), self._model)
         return Chunk(
             text=text,
-            finish_reason=_WITHHELD.get(finish, choice.finish_reason),
-            usage=self._dialect.usage(data, {}),
+            finish_reason=_finish_reason(finish, choice.finish_reason),
+            usage=usage,
             tool_calls=answers.tool_calls(choice.message),
             model=str(data.get("model") or ""),
         )
@@ -99,13 +112,15 @@ class Reader:
             answers.refused("".join(self._refusal), self._model)
         usage = self._dialect.usage(data, self._counts)
         said = str(data.get("model") or "")
+        if "usage" in data:
+            data["usage"] = self._dialect.no_usage
         read = self._iterator.chunk_parser(data)
         if not read.choices:
             return Chunk(usage=usage, model=said)
         choice = read.choices[0]
         return Chunk(
-            text=choice.delta.content or "",
-            finish_reason=None if finish is None else _WITHHELD.get(finish, choice.finish_reason),
+            text=_text(choice.delta.content),
+            finish_reason=None if finish is None else _finish_reason(finish, choice.finish_reason),
             usage=usage,
             tool_calls=answers.tool_calls(choice.delta),
             model=said,
@@ -116,7 +131,7 @@ class Reader:
             raise EmptyResponse("the answer has no body")
         try:
             data = json.loads(text.decode("utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             what = "a web page" if content_type == "text/html" else f"no JSON: {type(error).__name__}"
             raise MalformedResponse(f"what came is {what}") from None
         if not isinstance(data, dict):
@@ -130,6 +145,12 @@ class Reader:
         raise failures.failure(
             cls, told.message, self._model, status=told.status, code=told.code, secrets=self._secrets
         )
+
+
+def _text(content: Any) -> str:
+    if not isinstance(content, str | None):
+        raise MalformedResponse(f"the answer's content is no text, but {type(content).__name__}")
+    return content or ""
 
 
 def _read(read: Callable[[], Chunk]) -> Chunk:

@@ -38,8 +38,6 @@ def asked(request: ChatRequest, config: Any = None, model: str = "") -> Asked:
     """*request* for LiteLLM. *config* is its translator for *model*, if there is one: it tells whether the model takes
     a temperature. Some take only their own, and a preference is no reason to fail."""
     options: dict[str, Any] = {"max_tokens": request.max_tokens}
-    if config is None or _takes_temperature(config, model, request.temperature):
-        options["temperature"] = request.temperature
     if request.stream:
         options["stream"] = True
         options["stream_options"] = {"include_usage": True}
@@ -47,6 +45,8 @@ def asked(request: ChatRequest, config: Any = None, model: str = "") -> Asked:
         options["stop"] = list(request.stop)
     if request.tools:
         options["tools"] = [dict(tool) for tool in request.tools]
+    if config is None or _takes_temperature(config, model, request):
+        options["temperature"] = request.temperature
     body: dict[str, Any] = {}
     for name, value in request.parameters.items():
         if name in _API_PARAMETERS:
@@ -57,10 +57,12 @@ def asked(request: ChatRequest, config: Any = None, model: str = "") -> Asked:
     return Asked([_message(message) for message in request.messages], options, body)
 
 
-def _takes_temperature(config: Any, model: str, temperature: float) -> bool:
+def _takes_temperature(config: Any, model: str, request: ChatRequest) -> bool:
     if "temperature" not in config.get_supported_openai_params(model):
         return False
-    mapped: Mapping[str, Any] = config.map_openai_params({"temperature": temperature}, {}, model, True)
+    effort = request.parameters.get("reasoning_effort")
+    asked = {"temperature": request.temperature} | ({} if effort is None else {"reasoning_effort": effort})
+    mapped: Mapping[str, Any] = config.map_openai_params(asked, {}, model, True)
     return "temperature" in mapped
 
 
