@@ -69,9 +69,12 @@ class Dialect(Protocol):
     def refusal(self, data: Mapping[str, Any]) -> str:
         """What of a refusal is in *data*, where it has a place of its own that the translators pass over."""
 
-    def check(self, data: Mapping[str, Any], model: Model) -> None:
+    def check(self, data: dict[str, Any], model: Model) -> None:
         """Raise the failure that *data* tells of in another place than an error's, and fill in what some servers leave
         out and no translator can do without."""
+
+
+_LEFT_OUT = (("id", ""), ("created", 0), ("model", ""))
 
 
 class OpenAIChat:
@@ -132,8 +135,12 @@ class OpenAIChat:
         said = [choice.get("delta") or choice.get("message") or {} for choice in data.get("choices") or ()]
         return "".join(each.get("refusal") or "" for each in said)
 
-    def check(self, data: Mapping[str, Any], model: Model) -> None:
+    def check(self, data: dict[str, Any], model: Model) -> None:
+        for name, nothing in _LEFT_OUT:
+            data.setdefault(name, nothing)
         for choice in data.get("choices") or ():
+            choice.setdefault("index", 0)
+            choice.setdefault("finish_reason", None)
             if "message" in choice:
                 choice["message"].setdefault("role", "assistant")
             elif choice.get("delta") is None:
@@ -194,5 +201,5 @@ class AnthropicMessages:
     def refusal(self, data: Mapping[str, Any]) -> str:
         return ""
 
-    def check(self, data: Mapping[str, Any], model: Model) -> None:
+    def check(self, data: dict[str, Any], model: Model) -> None:
         return
