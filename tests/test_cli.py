@@ -175,6 +175,42 @@ class TestExitCodes:
         told = json.loads(run("ask", "hi", "--policy", served, "--json").stdout)
         assert told["error"] in ("authentication", "stream_interrupted")
         assert told["attempts"][0]["model"] == "m"
+        assert told.get("partial") == (None if answer.status != 200 else "half")
+
+
+class TestFailingAsJson:
+    """Whoever asked for an object gets one, whichever way it fails."""
+
+    @pytest.mark.parametrize(
+        ("line", "code", "error"),
+        [
+            ("ask --json --policy nope.yaml hi", 3, "policy"),
+            ("ask --json --policy offline --max-tokens 0 hi", 2, "invalid_request"),
+            ("ask --json --policy offline", 2, "invalid_request"),
+            ("explain --json --policy nope.yaml hi", 3, "policy"),
+            ("explain --json --policy offline --max-tokens 0 hi", 2, "invalid_request"),
+            ("models --json --policy nope.yaml", 3, "policy"),
+        ],
+    )
+    def test_it_says_what_and_why(self, line: str, code: int, error: str) -> None:
+        done = run(*line.split())
+        told = json.loads(done.stdout)
+        assert (done.returncode, told["error"], told["attempts"]) == (code, error, [])
+        assert told["message"] in done.stderr
+
+    def test_interrupted_too(self, served: str, server: Loopback) -> None:
+        server.script(sse(delta("a beginning"), then="hang"))
+        process = subprocess.Popen(
+            command("ask", "hi", "--json", "--policy", served),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not server.requests and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+        assert (process.returncode, json.loads(output)["error"], errors) == (130, "interrupted", "")
 
 
 class TestExplain:
@@ -192,7 +228,9 @@ class TestExplain:
     def test_where_nothing_fits_the_reasons_are_there_too(self, served: str) -> None:
         done = run("explain", "hi", "--policy", served, "--max-cost-usd", "0", "--json")
         assert done.returncode == 4
-        assert json.loads(done.stdout)["rejected"][0]["code"] == "over_cost_ceiling"
+        told = json.loads(done.stdout)
+        assert (told["error"], told["rejected"][0]["code"]) == ("no_model_fits", "over_cost_ceiling")
+        assert told["message"].startswith("no model ")
 
 
 class TestPolicyCheck:

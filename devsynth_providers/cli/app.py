@@ -82,22 +82,18 @@ def ask_command(
     Exit codes: 0 done, 2 wrong usage, 3 wrong policy or setting, 4 no model fits, 5 models failed, 130 interrupted,
     141 nobody reads.
     """
-    question = Question(
-        text=_text(prompt),
-        policy=policy,
-        options={
-            "task": task,
-            "system_prompt": system,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "max_cost_usd": max_cost_usd,
-            "max_latency_s": max_latency_s,
-        },
-        as_json=as_json,
-        quiet=quiet,
-        trace=trace,
-    )
-    with leaving_well():
+    options = {
+        "task": task,
+        "system_prompt": system,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "max_cost_usd": max_cost_usd,
+        "max_latency_s": max_latency_s,
+    }
+    with leaving_well(as_json=as_json):
+        question = Question(
+            text=_text(prompt), policy=policy, options=options, as_json=as_json, quiet=quiet, trace=trace
+        )
         asyncio.run(ask(question))
 
 
@@ -115,12 +111,9 @@ def explain_command(
 
     Exit codes: 0 done, 2 wrong usage, 3 wrong policy or setting, 4 no model fits.
     """
-    explain(
-        _text(prompt),
-        policy,
-        {"task": task, "max_tokens": max_tokens, "max_cost_usd": max_cost_usd, "max_latency_s": max_latency_s},
-        as_json=as_json,
-    )
+    options = {"task": task, "max_tokens": max_tokens, "max_cost_usd": max_cost_usd, "max_latency_s": max_latency_s}
+    with leaving_well(as_json=as_json):
+        explain(_text(prompt), policy, options, as_json=as_json)
 
 
 @policy_app.command("check")
@@ -129,7 +122,9 @@ def check_command(
     as_json: JsonOption = False,
 ) -> None:
     """Find every mistake in policy files, with its place. Exit codes: 0 all are right, 2 wrong usage, 3 one is not."""
-    if not check_policies(policies, as_json=as_json):
+    with leaving_well(as_json=as_json):
+        right = check_policies(policies, as_json=as_json)
+    if not right:
         raise typer.Exit(3)
 
 

@@ -53,10 +53,6 @@ async def ask(question: Question) -> None:
                 if not question.as_json:
                     print(chunk.text, end="", flush=True)
         response = reply.response
-    except DevSynthError as error:
-        if question.as_json:
-            print(json.dumps(failure(error), ensure_ascii=False))
-        raise
     finally:
         await router.aclose()
     if question.as_json:
@@ -89,12 +85,6 @@ def described(error: DevSynthError) -> str:
     attempts: tuple[Attempt, ...] = getattr(error, "attempts", ())
     told = f"{error.model}: {error}" if isinstance(error, ProviderError) and error.model else str(error)
     return "\n".join([told, *(_failed(attempts) if len(attempts) > 1 else [])])
-
-
-def failure(error: DevSynthError) -> dict[str, Any]:
-    """*error* for ``--json``."""
-    attempts: tuple[Attempt, ...] = getattr(error, "attempts", ())
-    return {"error": error.kind, "message": str(error), "attempts": [asdict(attempt) for attempt in attempts]}
 
 
 def _failed(attempts: Sequence[Attempt]) -> list[str]:

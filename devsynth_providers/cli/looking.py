@@ -60,7 +60,7 @@ def models_command(
         retired=retired or policy is not None,
         today=today(),
     )
-    with leaving_well():
+    with leaving_well(as_json=as_json):
         models(wanted, Asked(policy=policy, check=check, every=every, as_json=as_json))
 
 
@@ -83,7 +83,7 @@ def doctor_command(
     Exit codes: 0 nothing is broken, 2 wrong usage, 3 something is.
     """
     wanted = Examination(policy=policy, env_file=env_file, settings_file=settings, trial=trial, only=tuple(model or ()))
-    with leaving_well():
+    with leaving_well(as_json=as_json):
         well = doctor(wanted, as_json=as_json)
     if not well:
         raise typer.Exit(3)

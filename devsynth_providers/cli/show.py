@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import NoModelFits, PolicyError
+from ..errors import PolicyError
 from ..policy.file import load_policy
 from ..providers.registry import registry
 from ..router import Router
@@ -18,12 +18,7 @@ from ..types import Candidate, Plan
 def explain(prompt: str, policy: str, options: dict[str, Any], *, as_json: bool) -> None:
     """Print the plan for *prompt*. Raises ``NoModelFits`` where asking would."""
     given = {name: value for name, value in options.items() if value is not None}
-    try:
-        plan = Router.from_policy(policy).plan(prompt, **given)
-    except NoModelFits as error:
-        if as_json:
-            print(json.dumps({"error": error.kind, "rejected": [asdict(each) for each in error.rejected]}))
-        raise
+    plan = Router.from_policy(policy).plan(prompt, **given)
     print(json.dumps(_as_dict(plan), ensure_ascii=False) if as_json else plan)
 
 
