@@ -110,8 +110,8 @@ class Direct(ProviderPort):
     def _translated(self, request: ChatRequest) -> Sent:
         name = self.model.id
         config = translators.chat_config(self._dialect.litellm_name, name)
-        question = asked(request, config, name)
-        known = config.get_supported_openai_params(name)
+        question = asked(request, self._dialect.litellm_name, name)
+        known = translators.supported(self._dialect.litellm_name, name)
         given = {option: value for option, value in question.options.items() if option in known}
         if unknown := question.options.keys() - given.keys() - {"stream_options"}:
             raise not_taken(self.model, ", ".join(sorted(unknown)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...types import ChatRequest, Message
+from . import translators
 
 _API_PARAMETERS = frozenset(
     (
@@ -34,9 +34,9 @@ class Asked(NamedTuple):
     body: dict[str, Any]
 
 
-def asked(request: ChatRequest, config: Any = None, model: str = "") -> Asked:
-    """*request* for LiteLLM. *config* is its translator for *model*, if there is one: it tells whether the model takes
-    a temperature. Some take only their own, and a preference is no reason to fail."""
+def asked(request: ChatRequest, provider: str, model: str) -> Asked:
+    """*request* for LiteLLM's *provider* and *model*, with a temperature if the model takes one: some take only their
+    own, and a preference is no reason to fail."""
     options: dict[str, Any] = {"max_tokens": request.max_tokens}
     if request.stream:
         options["stream"] = True
@@ -45,7 +45,8 @@ def asked(request: ChatRequest, config: Any = None, model: str = "") -> Asked:
         options["stop"] = list(request.stop)
     if request.tools:
         options["tools"] = [dict(tool) for tool in request.tools]
-    if config is None or _takes_temperature(config, model, request):
+    effort = request.parameters.get("reasoning_effort")
+    if translators.takes_temperature(provider, model, request.temperature, None if effort is None else str(effort)):
         options["temperature"] = request.temperature
     body: dict[str, Any] = {}
     for name, value in request.parameters.items():
@@ -55,15 +56,6 @@ def asked(request: ChatRequest, config: Any = None, model: str = "") -> Asked:
             body[name] = value
     body.update(request.parameters.get("extra_body") or {})
     return Asked([_message(message) for message in request.messages], options, body)
-
-
-def _takes_temperature(config: Any, model: str, request: ChatRequest) -> bool:
-    if "temperature" not in config.get_supported_openai_params(model):
-        return False
-    effort = request.parameters.get("reasoning_effort")
-    asked = {"temperature": request.temperature} | ({} if effort is None else {"reasoning_effort": effort})
-    mapped: Mapping[str, Any] = config.map_openai_params(asked, {}, model, True)
-    return "temperature" in mapped
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -25,6 +25,25 @@ def chat_config(provider: str, model: str) -> Any:
         return None
 
 
+@functools.lru_cache(maxsize=1024)
+def supported(provider: str, model: str) -> frozenset[str]:
+    """The parameters of OpenAI's API that *model* takes: asked once, since it takes LiteLLM a while."""
+    return frozenset(chat_config(provider, model).get_supported_openai_params(model))
+
+
+@functools.lru_cache(maxsize=4096)
+def takes_temperature(provider: str, model: str, temperature: float, effort: str | None) -> bool:
+    """Whether *model* takes this *temperature*, beside this effort to reason; so it is where nobody knows."""
+    config = chat_config(provider, model)
+    if config is None:
+        return True
+    if "temperature" not in supported(provider, model):
+        return False
+    asked = {"temperature": temperature} | ({} if effort is None else {"reasoning_effort": effort})
+    mapped: Mapping[str, Any] = config.map_openai_params(asked, {}, model, True)
+    return "temperature" in mapped
+
+
 class _Body:
     """As much of an HTTP response as LiteLLM's translators look at."""
 

@@ -21,7 +21,7 @@ from ...reply import Reply
 from ...tokens import TokenCounter
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
 from ..wire import Wire
-from . import answers, clients, load, translators
+from . import answers, clients, load
 from .dialects import Dialect
 from .errors import translate
 from .reading import Reader
@@ -149,7 +149,7 @@ class Unified(ProviderPort):
 
     def _options(self, request: ChatRequest) -> dict[str, Any]:
         provider, _, name = self._litellm_name.partition("/")
-        question = asked(request, translators.chat_config(provider, name), name)
+        question = asked(request, provider, name)
         options = {
             "messages": question.messages,
             "stream": False,
