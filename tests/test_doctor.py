@@ -479,3 +479,8 @@ class TestLeaving:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
         assert (process.returncode, "Traceback" in errors) == (130, False)
+
+
+def test_a_proxys_password_with_a_slash_in_it_is_not_shown() -> None:
+    for url in ("http://me:pa/ss12345@proxy.test:8080/", "me:pa/ss12345@proxy.test:8080"):
+        assert environment._address(url) == "proxy.test:8080"

@@ -65,4 +65,4 @@ def proxies(urls: Iterable[str]) -> list[Finding]:
 
 def _address(url: str) -> str:
     """*url* without the name and the password that may stand in it."""
-    return urlsplit(url if "://" in url else f"//{url}").netloc.rpartition("@")[2]
+    return url.rpartition("://")[2].rpartition("@")[2].partition("/")[0]  # a password may have a slash in it
