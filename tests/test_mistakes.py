@@ -120,7 +120,8 @@ class TestModelsOfAPolicy:
     def test_what_is_missing_only_leaves_its_model_out(self) -> None:
         router = Router(policy(model("bad", provider="openai"), model("good", provider="stub")))
         assert router.unavailable == {"bad": "OPENAI_API_KEY is not set, and no api_key is given"}
-        assert router.sync.generate("hi") == "[stub:stub-llm] hi"
+        with router.sync as sync:
+            assert sync.generate("hi") == "[stub:stub-llm] hi"
 
     def test_a_class_of_ones_own_that_can_not_be_made_is_named(self) -> None:
         class Broken(ProviderPort):
