@@ -174,6 +174,20 @@ class TestPolicy:
         assert "gift is not among them" not in out
         assert "gemini: only LiteLLM knows its address" in out
 
+    @pytest.mark.parametrize(("listed", "missing"), [("Qwen/qwen3-32b", False), ("hosted_vllm/Qwen/qwen3-32b", True)])
+    def test_a_server_lists_a_model_without_the_prefix_that_is_meant_for_litellm(
+        self, cli: Run, server: Loopback, tmp_path: Path, listed: str, missing: bool
+    ) -> None:
+        server.script(listing(listed))
+        policy = policy_file(
+            tmp_path,
+            f"models: {{m: {{provider: litellm, model: hosted_vllm/Qwen/qwen3-32b, base_url: '{server.url}'}}}}\n"
+            "rules: [{name: a, models: m}]",
+        )
+        _, out, _ = cli("models", "--policy", policy, "--check")
+        assert "lists 1 model" in out
+        assert ("is not among them" in out) is missing
+
     def test_offline_nothing_is_asked(self, cli: Run, states: str, server: Loopback) -> None:
         code, out, _ = cli("models", "--policy", states, "--check", DEVSYNTH_OFFLINE="1")
         assert (code, server.paths) == (0, [])

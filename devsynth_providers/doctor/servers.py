@@ -94,17 +94,18 @@ def _reach(provider: ProviderPort, asked: Mapping[object, asyncio.Task[Listing |
             else "only LiteLLM knows its address; a trial would tell"
         )
         return Reach(state="nothing to reach", message=where)
-    return _answered(listing, ours.model)
+    return _answered(listing, ours.model.id if ours.prefix else ours.model.id.partition("/")[2])
 
 
-def _answered(listing: Listing, model: Model) -> Reach:
+def _answered(listing: Listing, model: str) -> Reach:
+    """What *listing* tells of *model*, by the name that its server is asked for."""
     host = urlsplit(listing.url).netloc
-    known, count = listing.has(model.id), len(listing.models or ())
+    known, count = listing.has(model), len(listing.models or ())
     tells = "" if known is None else f", lists {count} model{'' if count == 1 else 's'}"
     if listing.loaded is not None:
         tells += f"; loaded: {', '.join(dict.fromkeys(listing.loaded)) or 'none'}"
-        if known and model.id not in listing.loaded:
-            tells += f"; {model.id} is loaded by its first call, which waits for that"
+        if known and model not in listing.loaded:
+            tells += f"; {model} is loaded by its first call, which waits for that"
     return Reach(
         state="reachable",
         message=f"{host} answers in {listing.latency_s:.2f} s{tells}",
