@@ -245,6 +245,39 @@ class TestPolicyCheck:
         assert done.returncode == 3
         assert "policy.yaml:1:30: unknown key 'color'" in done.stderr
 
+    def test_one_of_each_is_not_plural(self) -> None:
+        assert run("policy", "check", "offline").stdout == "offline: right; 1 model, 1 rule\n"
+        assert "(stub): 1 token in, " in run("ask", "--policy", "offline", "a").stderr.replace("about ", "")
+
+    @pytest.mark.parametrize(
+        ("model", "column", "said"),
+        [
+            ("provider: openai, base_url: localhost/v1", 42, "base_url must start with http:// or https://"),
+            ("provider: openai, base_url: 'http://me:pw@h/v1'", 42, "base_url must not carry a user name"),
+            ("provider: litellm, model: gpt-4o", 24, "as in gemini/gpt-4o"),
+        ],
+    )
+    def test_what_can_never_work_is_a_mistake_with_its_place(
+        self, tmp_path: Path, model: str, column: int, said: str
+    ) -> None:
+        wrong = policy_file(tmp_path, f"models: {{m: {{{model}}}}}\nrules: [{{name: a, models: m}}]")
+        done = run("policy", "check", wrong)
+        assert done.returncode == 3
+        assert f"policy.yaml:1:{column}: model 'm': " in done.stderr
+        assert said in done.stderr
+        done = run("doctor", "--json", "--policy", wrong)
+        broken = [each["message"] for each in json.loads(done.stdout)["findings"] if each["level"] == "broken"]
+        assert (done.returncode, [said in each for each in broken]) == (3, [True])
+
+    def test_what_is_missing_is_none_and_nobodys_class_is_imported(self, tmp_path: Path) -> None:
+        policy = policy_file(
+            tmp_path,
+            "models: {gpt-4o: {provider: openai}, m: {provider: 'no.such:Thing'}, n: {provider: local, path: /none}}\n"
+            "rules: [{name: a, models: [gpt-4o, m, n]}]",
+        )
+        done = run("policy", "check", policy, OPENAI_API_KEY="")
+        assert (done.returncode, done.stderr) == (0, "")
+
     def test_programs_get_them_as_json(self, tmp_path: Path) -> None:
         wrong = policy_file(tmp_path, "models: {m: {provider: stbu}}\nrules: [{name: a, models: m}]")
         report: dict[str, Any] = json.loads(run("policy", "check", wrong, "--json").stdout)

@@ -16,6 +16,7 @@ from ..errors import DevSynthError, ProviderError
 from ..router import Router
 from ..types import Attempt, ChatRequest, Response
 from .spans import SpanTree
+from .table import counted
 
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """Where one of these is set, spans are sent there."""
@@ -72,8 +73,8 @@ def summary(response: Response) -> str:
     cost = "cost unknown" if response.cost_usd is None else f"${response.cost_usd:.6f} ({response.cost_basis})"
     start = "" if response.first_token_s is None else f", first token after {response.first_token_s:.2f} s"
     lines = [
-        f"{response.model} ({response.provider}): {about}{usage.input_tokens} tokens in, {usage.output_tokens} out, "
-        f"{cost}, {response.latency_s:.2f} s{start}"
+        f"{response.model} ({response.provider}): {about}{counted(usage.input_tokens, 'token')} in, "
+        f"{usage.output_tokens} out, {cost}, {response.latency_s:.2f} s{start}"
     ]
     if response.truncated:
         lines.append("the answer was cut at the limit of tokens (--max-tokens)")

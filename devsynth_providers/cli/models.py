@@ -16,7 +16,7 @@ from ..port import ProviderPort
 from ..providers.registry import registry
 from ..types import Model, Timeouts
 from .rows import Row, Wanted, catalogue_rows, policy_and_router, policy_rows
-from .table import drawn, money, number
+from .table import counted, drawn, money, number
 
 SHOWN = 50
 """Rows of the catalogue, unless all are asked for."""
@@ -71,7 +71,8 @@ def _catalogue(wanted: Wanted, asked: Asked) -> None:
     if wanted.everything and not asked.every:
         print("\n".join(_overview(rows)))
         hint = "part of a name, --provider, --ability, --max-price, --min-window; --all lists every one"
-        print(f"\n{len(rows)} models of {len({row.home for row in rows})} providers. Narrow it down: {hint}")
+        of = counted(len({row.home for row in rows}), "provider")
+        print(f"\n{counted(len(rows), 'model')} of {of}. Narrow it down: {hint}")
     else:
         shown = rows if asked.every else rows[:SHOWN]
         print("\n".join(_table(shown, wanted)))

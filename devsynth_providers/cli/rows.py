@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .. import catalogue
+from ..doctor.mistakes import mistake
 from ..policy import Policy
 from ..policy.file import load_policy
 from ..providers.registry import registry
@@ -106,7 +107,7 @@ def catalogue_rows() -> Iterator[Row]:
 
 def policy_and_router(source: str) -> tuple[Policy, Router]:
     """The policy as its file states it, and the router that it makes."""
-    stated = load_policy(source, providers=registry, fill_in=False)
+    stated = load_policy(source, providers=registry, fill_in=False, mistake=mistake)
     full = {name: catalogue.complete(model) for name, model in stated.models.items()}
     return stated, Router(replace(stated, models=full))
 

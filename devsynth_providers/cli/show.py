@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..doctor.mistakes import mistake
 from ..errors import PolicyError
 from ..policy.file import load_policy
 from ..providers.registry import registry
 from ..router import Router
 from ..types import Candidate, Plan
+from .table import counted
 
 
 def explain(prompt: str, policy: str, options: dict[str, Any], *, as_json: bool) -> None:
@@ -27,14 +29,14 @@ def check_policies(sources: Sequence[str], *, as_json: bool) -> bool:
     findings: list[dict[str, Any]] = []
     for source in sources:
         try:
-            policy = load_policy(source, providers=registry)
+            policy = load_policy(source, providers=registry, mistake=mistake)
         except PolicyError as error:
             findings += [{"file": error.file, **asdict(problem)} for problem in error.problems]
             if not as_json:
                 print(error, file=sys.stderr)
         else:
             if not as_json:
-                print(f"{source}: right; {len(policy.models)} models, {len(policy.rules)} rules")
+                print(f"{source}: right; {counted(len(policy.models), 'model')}, {counted(len(policy.rules), 'rule')}")
     if as_json:
         print(json.dumps({"ok": not findings, "problems": findings}))
     return not findings

@@ -18,6 +18,11 @@ def drawn(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collecti
     ]
 
 
+def counted(count: int, what: str) -> str:
+    """*count* and *what* is counted, as in ``1 model`` and ``2 models``."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def number(value: int | None) -> str:
     """*value* in groups of three, or a question mark."""
     return "?" if value is None else f"{value:,}"

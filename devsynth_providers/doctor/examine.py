@@ -18,6 +18,7 @@ from ..router import Router
 from . import collector, environment, models, stores, trial, versions
 from . import settings as set_up
 from .finding import Finding, Section
+from .mistakes import mistake
 from .servers import TIMEOUT_S
 
 Told = Callable[[str], None]
@@ -66,7 +67,7 @@ def _place(finding: Finding, names: Sequence[str]) -> tuple[int, int]:
 
 def _policy(source: str) -> tuple[Policy | None, Router | None, list[Finding]]:
     try:
-        stated = load_policy(source, providers=registry, fill_in=False)
+        stated = load_policy(source, providers=registry, fill_in=False, mistake=mistake)
         full = {name: catalogue.complete(model) for name, model in stated.models.items()}
         return stated, Router(replace(stated, models=full)), []
     except PolicyError as error:

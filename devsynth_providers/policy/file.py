@@ -9,7 +9,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from .. import catalogue
 from ..errors import PolicyError, Problem
+from ..types import Model, Timeouts
 from . import yaml_nodes
 from .policy import Policy
 from .yaml_nodes import Document
+
+Mistake = Callable[[Model, Timeouts], str | None]
+"""Says what is wrong with a model that the file alone does not show, beginning with the key if it is one of them."""
 
 _SUBJECT = re.compile(r"^(?:Value error, |Input |Tuple |String )|(?<=item) after validation.*|(?<=character).*")
 
@@ -32,11 +36,18 @@ def packaged_names() -> list[str]:
     return sorted(path.stem for path in PACKAGED.glob("*.yaml"))
 
 
-def load_policy(source: str | Path, *, providers: Collection[str] | None = None, fill_in: bool = True) -> Policy:
+def load_policy(
+    source: str | Path,
+    *,
+    providers: Collection[str] | None = None,
+    fill_in: bool = True,
+    mistake: Mistake | None = None,
+) -> Policy:
     """Read and check a policy: a path, or the name of a packaged one.
 
-    *providers* are the names a model may have there; any, if not given. Without *fill_in*, nothing is added from the
-    catalogue: what the file itself states. Raises ``PolicyError`` with all mistakes.
+    *providers* are the names a model may have there; any, if not given. *mistake* is asked about each model whose
+    provider is one of them. Without *fill_in*, nothing is added from the catalogue: what the file itself states. Raises
+    ``PolicyError`` with all mistakes.
     """
     path = _find(source)
     try:
@@ -45,7 +56,7 @@ def load_policy(source: str | Path, *, providers: Collection[str] | None = None,
         raise PolicyError(str(path), [Problem(f"not UTF-8: byte {error.start}")]) from None
     except OSError as error:
         raise PolicyError(str(path), [Problem(f"can not be read: {error.strerror}")]) from None
-    return parse_policy(text, file=str(path), name=path.stem, providers=providers, fill_in=fill_in)
+    return parse_policy(text, file=str(path), name=path.stem, providers=providers, fill_in=fill_in, mistake=mistake)
 
 
 def parse_policy(
@@ -55,6 +66,7 @@ def parse_policy(
     name: str = "policy",
     providers: Collection[str] | None = None,
     fill_in: bool = True,
+    mistake: Mistake | None = None,
 ) -> Policy:
     """A policy from YAML text; *file* is what errors call it. Raises ``PolicyError`` with all mistakes."""
     try:
@@ -73,6 +85,7 @@ def parse_policy(
         problems.append(Problem("a policy is a mapping with the keys models and rules", 1, 1))
     if policy is not None:
         problems += _contradictions(policy, document, providers)
+        problems += _mistakes(policy, document, providers, mistake) if mistake else ()
     if problems or policy is None:
         raise PolicyError(file, sorted(problems, key=lambda problem: (problem.line, problem.column)))
     if not fill_in:
@@ -212,6 +225,16 @@ def _contradictions(policy: Policy, document: Document, providers: Collection[st
         yield Problem(
             "the last rule does not match all requests", *document.place(("rules", len(policy.rules) - 1)), hint
         )
+
+
+def _mistakes(
+    policy: Policy, document: Document, providers: Collection[str] | None, mistake: Mistake
+) -> Iterable[Problem]:
+    """What whoever makes the models says of them, at the key that it begins with, or at the model."""
+    for key, model in policy.models.items():
+        known = providers is None or model.provider in providers
+        if known and (told := mistake(catalogue.complete(model), policy.timeouts)) is not None:
+            yield Problem(f"model {key!r}: {told}", *document.place(("models", key, told.partition(" ")[0])))
 
 
 def _is_exponent(seen: object) -> bool:
