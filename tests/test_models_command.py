@@ -11,7 +11,7 @@ import pytest
 from devsynth_providers import ProviderUnavailable, catalogue
 from devsynth_providers.cli.looking import AbilityName
 from devsynth_providers.cli.rows import catalogue_rows
-from devsynth_providers.cli.table import drawn, money
+from devsynth_providers.cli.table import drawn, money, wrapped
 from devsynth_providers.doctor.servers import reach
 from devsynth_providers.providers.anthropic import AnthropicProvider
 from devsynth_providers.providers.lmstudio import LMStudioProvider
@@ -83,10 +83,8 @@ class TestCatalogue:
     def test_it_names_models_as_a_policy_would(self, cli: Run) -> None:
         report = json_of(cli("models", "--json", "--retired"))
         assert report["of"] == len(report["models"])
-        names = {model["name"] for model in report["models"]}
+        assert len({(model["provider"], model["model"]) for model in report["models"]}) == report["of"]
         for model in report["models"]:
-            if model["model"] != model["name"] and model["model"] in names:
-                continue  # LiteLLM's table has the model twice, and takes the full name first
             found = catalogue.find(model["provider"], model["model"])
             assert found is not None, model
             assert found.context_window == model["context_window"], model
@@ -102,6 +100,24 @@ class TestCatalogue:
         _, out, _ = cli("models", "--ability", "chat")
         assert "the first 50 are here: narrow it down, or say --all" in out
         assert len(out.splitlines()) < 60
+
+    def test_table_and_json_name_the_same_provider(self, cli: Run) -> None:
+        (model,) = json_of(cli("models", "gemini/gemini-flash-latest", "--json"))["models"]
+        _, out, _ = cli("models", "gemini/gemini-flash-latest")
+        (row,) = (line for line in out.splitlines() if line.startswith("gemini/"))
+        assert (row.split()[1], model["provider"], model["home"]) == ("litellm", "litellm", "gemini")
+
+    def test_a_name_that_is_nearly_right_is_told(self, cli: Run, states: str) -> None:
+        for more in ((), ("--policy", states)):
+            code, out, _ = cli("models", "--provider", "opnai", *more)
+            assert (code, "did you mean openai?" in out) == (0, True)
+        code, _, err = cli("models", "--ability", "toolz")
+        assert (code, "did you mean tools?" in said(err)) == (2, True)
+        assert "there are chat, embeddings" in said(cli("models", "--ability", "juggling")[2])
+
+    def test_a_check_that_would_ask_nobody_is_refused(self, cli: Run) -> None:
+        code, out, err = cli("models", "--check", "--provider", "gemini")
+        assert (code, out, "give its --policy" in err) == (2, "", True)
 
     def test_none_that_matches_is_an_answer(self, cli: Run) -> None:
         code, out, _ = cli("models", "no-such-model")
@@ -126,6 +142,11 @@ class TestCatalogue:
         assert as_command("models", "gpt-4o").returncode == 0
         assert as_command("models", "--ability", "juggling").returncode == 2
         assert as_command("models", "--policy", "no-such").returncode == 3
+
+
+def said(err: str) -> str:
+    """What is in the box that a wrong command line is answered with, in one line."""
+    return " ".join(err.replace("\u2502", " ").split())
 
 
 class TestPolicy:
@@ -345,3 +366,12 @@ def test_the_abilities_of_the_command_line_are_those_of_models() -> None:
 def test_columns_are_as_wide_as_what_is_in_them() -> None:
     assert drawn(("a", "bb"), [("long", "1")], right={1}) == ["a     bb", "long   1"]
     assert [money(usd) for usd in (0, 2.5, 10, 0.075, 0.00625)] == ["0.00", "2.50", "10.00", "0.075", "0.00625"]
+
+
+def test_on_a_narrow_terminal_columns_and_lines_are_wrapped() -> None:
+    rows = [("a model with a name", "chat tools json vision"), ("m", "chat")]
+    narrow = drawn(("model", "abilities"), rows, width=24)
+    assert narrow == ["a model with a name", "    abilities chat tools", "    json vision", "m", "    abilities chat"]
+    assert drawn(("model", "abilities"), rows, width=80) == drawn(("model", "abilities"), rows)
+    assert wrapped("  ok  m: it is there", 14, 6) == ["  ok  m: it is", "      there"]
+    assert wrapped("  ok  m: it is there", None, 6) == ["  ok  m: it is there"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from enum import StrEnum
 from typing import Annotated
 
@@ -25,6 +26,15 @@ class AbilityName(StrEnum):
     audio = "audio"
 
 
+def _ability(text: str) -> AbilityName:
+    try:
+        return AbilityName(text)
+    except ValueError:
+        near = difflib.get_close_matches(text, list(AbilityName), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(AbilityName)}"
+        raise typer.BadParameter(f"no ability is called {text!r}; {hint}") from None
+
+
 def models_command(
     part: Annotated[str, typer.Argument(help="A part of the model's name.", metavar="[NAME-PART]")] = "",
     policy: Annotated[
@@ -32,7 +42,12 @@ def models_command(
     ] = None,
     provider: Annotated[str | None, typer.Option(help="Only models of this provider.")] = None,
     ability: Annotated[
-        list[AbilityName] | None, typer.Option(help="Only models that can do this; may be said again.")
+        list[AbilityName] | None,
+        typer.Option(
+            help="Only models that can do this; may be said again.",
+            parser=_ability,
+            metavar=f"[{'|'.join(AbilityName)}]",
+        ),
     ] = None,
     max_price: Annotated[
         float | None, typer.Option(help="Only models whose input costs no more: US dollars per million tokens.", min=0)

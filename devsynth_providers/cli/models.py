@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .. import catalogue
 from ..doctor.servers import Reach, reach
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InvalidRequest
 from ..port import ProviderPort
 from ..providers.registry import registry
 from ..types import Model, Timeouts
 from .rows import Row, Wanted, catalogue_rows, policy_and_router, policy_rows
-from .table import counted, drawn, money, number
+from .table import counted, drawn, money, number, room, wrapped
 
 SHOWN = 50
 """Rows of the catalogue, unless all are asked for."""
@@ -51,14 +52,18 @@ def _policy(source: str, wanted: Wanted, asked: Asked) -> None:
         listed = [_as_dict(row, reached.get(row.name)) for row in rows]
         _print_json({"policy": stated.name, "of": len(every), "models": listed, "servers": None})
         return
-    print("\n".join(_table(rows, wanted)))
+    print("\n".join(_table(rows, wanted, every)))
     for row in rows:
         for line in _notes(row, reached.get(row.name), wanted):
-            print(f"  {row.name}: {line}")
+            print("\n".join(wrapped(f"  {row.name}: {line}", room(), 4)))
     print(f"\n{len(rows)} of {len(every)} models of policy {stated.name!r}; {_source()}")
 
 
 def _catalogue(wanted: Wanted, asked: Asked) -> None:
+    if asked.check and wanted.provider not in (None, *_WITH_SERVERS):
+        raise InvalidRequest(
+            f"--check knows the servers of {', '.join(_WITH_SERVERS)}; to have another asked, give its --policy"
+        )
     built, missing = _providers(wanted)
     rows = sorted((row for row in _known(built, missing) if wanted.takes(row)), key=lambda row: (row.home, row.model))
     reached = asyncio.run(_reached(built)) if asked.check else {}
@@ -75,7 +80,7 @@ def _catalogue(wanted: Wanted, asked: Asked) -> None:
         print(f"\n{counted(len(rows), 'model')} of {of}. Narrow it down: {hint}")
     else:
         shown = rows if asked.every else rows[:SHOWN]
-        print("\n".join(_table(shown, wanted)))
+        print("\n".join(_table(shown, wanted, catalogue_rows())))
         more = f"; the first {SHOWN} are here: narrow it down, or say --all" if len(shown) < len(rows) else ""
         print(f"\n{len(rows)} of {_size()} models{more}")
     for name, each in sorted(reached.items()):
@@ -115,18 +120,30 @@ async def _reached(providers: Mapping[str, ProviderPort]) -> dict[str, Reach]:
 def _overview(rows: Sequence[Row]) -> list[str]:
     counts = collections.Counter(row.home for row in rows)
     lines = [(home, f"{count}") for home, count in sorted(counts.items(), key=lambda each: (-each[1], each[0]))]
-    return drawn(("provider", "models"), lines, right={1})
+    return drawn(("provider", "models"), lines, right={1}, width=room())
 
 
-def _table(rows: Sequence[Row], wanted: Wanted) -> list[str]:
+def _none(wanted: Wanted, every: Iterable[Row]) -> str:
+    """That nothing of *every* is as *wanted*, and what may be the reason."""
+    told = "no model is like that" + ("; an unknown price is not under --max-price" if wanted.max_price else "")
+    providers = {name for row in every for name in (row.provider, row.home)}
+    if wanted.provider is None or wanted.provider in providers:
+        return told
+    near = difflib.get_close_matches(wanted.provider, sorted(providers), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "without --provider, all are counted"
+    return f"{told}: none here has the provider {wanted.provider!r}; {hint}"
+
+
+def _table(rows: Sequence[Row], wanted: Wanted, every: Iterable[Row]) -> list[str]:
+    """*rows* for people; *every* is what they were chosen from."""
     if not rows:
-        return ["no model is like that" + ("; an unknown price is not under --max-price" if wanted.max_price else "")]
+        return [_none(wanted, every)]
     in_policy = rows[0].rules is not None
     head = ["model", "provider", "window", "max output", "in $/1M", "out $/1M"]
     head += ["price", "abilities", "rules"] if in_policy else ["abilities", "retired"]
     lines = []
     for row in rows:
-        cells = [row.name if in_policy else row.model, row.provider if in_policy else row.home]
+        cells = [row.name if in_policy else row.model, row.provider]
         cells += [
             number(row.window),
             "" if row.abilities[:1] == ("embeddings",) else number(row.max_output),
@@ -138,7 +155,7 @@ def _table(rows: Sequence[Row], wanted: Wanted) -> list[str]:
             if in_policy
             else [*cells, abilities, row.retired or ""]
         )
-    return drawn(head, lines, right={2, 3, 4, 5})
+    return drawn(head, lines, right={2, 3, 4, 5}, width=room())
 
 
 def _prices(row: Row) -> tuple[str, str]:
@@ -182,13 +199,14 @@ def _source() -> str:
 
 
 def _size() -> int:
-    return sum(1 for _ in catalogue.entries())
+    return sum(1 for _ in catalogue_rows())
 
 
 def _as_dict(row: Row, reached: Reach | None) -> dict[str, Any]:
     return {
         "name": row.name,
         "provider": row.provider,
+        "home": row.home,
         "model": row.model,
         "context_window": row.window,
         "max_output_tokens": row.max_output,

@@ -87,7 +87,19 @@ def today() -> str:
 
 
 def catalogue_rows() -> Iterator[Row]:
-    """Every model in the catalogue; whether it is configured is not told here."""
+    """Every model in the catalogue, once; whether it is configured is not told here.
+
+    LiteLLM's table has some twice, with their provider before the name and without; the former is looked up first.
+    """
+    rows: dict[tuple[str, str], Row] = {}
+    for row in _every_row():
+        before = rows.get((row.provider, row.model))
+        if before is None or len(before.name) < len(row.name):
+            rows[row.provider, row.model] = row
+    yield from rows.values()
+
+
+def _every_row() -> Iterator[Row]:
     for name, entry in catalogue.entries():
         own = entry.provider in OWN_PROVIDERS
         prefixed = name if name.startswith(f"{entry.provider}/") or "/" in name else f"{entry.home}/{name}"

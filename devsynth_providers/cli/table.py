@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Collection, Sequence
 
 
-def drawn(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
-    """*rows* below *head*, one line each, in columns; those whose number is in *right* end together."""
+def room() -> int | None:
+    """How wide a line may be: as the terminal is; any width where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def wrapped(line: str, width: int | None, indent: int) -> list[str]:
+    """*line* in lines of *width* at most, those after the first *indent* to the right. No word is cut."""
+    if width is None or len(line) <= width:
+        return [line]
+    lead = " " * (len(line) - len(line.lstrip()))
+    text = line.removeprefix(lead)
+    later = " " * min(indent, width // 2)
+    return textwrap.wrap(
+        text, width, initial_indent=lead, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def drawn(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: int | None = None
+) -> list[str]:
+    """*rows* below *head*, in columns; those whose number is in *right* end together.
+
+    Each is one line, unless one would be wider than *width*: each then has a line for its first cell, and the
+    others below it.
+    """
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        return _narrow(head, rows, width)
     return [
         "  ".join(
             cell.rjust(width) if column in right else cell.ljust(width)
@@ -16,6 +44,15 @@ def drawn(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collecti
         ).rstrip()
         for line in lines
     ]
+
+
+def _narrow(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Each of *rows* by its first cell, and below it the others with their names: none is cut, so it can be copied."""
+    lines = []
+    for first, *others in rows:
+        told = "; ".join(f"{name} {cell}" for name, cell in zip(head[1:], others, strict=True) if cell)
+        lines += [first, *wrapped(f"    {told}", width, 4)]
+    return lines
 
 
 def counted(count: int, what: str) -> str:
