@@ -53,6 +53,13 @@ def findings(done: tuple[int, str, str]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def env_file(folder: Path, line: str) -> str:
+    path = folder / "d.env"
+    path.write_text(f"{line}\n")
+    path.chmod(0o600)
+    return str(path)
+
+
 def find(found: list[Finding], subject: str) -> Finding:
     return next(each for each in found if each.subject == subject)
 
@@ -114,7 +121,7 @@ class TestVersions:
         assert found["litellm"].bounds.startswith(">=")
         assert "!=1.82.7" in found["litellm"].bounds
         assert found["llama-cpp-python"].extra == "local"
-        assert "pytest" not in found
+        assert not {"pytest", "redis"} & found.keys()
         here = versions.versions(versions.installed_version, versions.required(), versions.package_folders())
         assert [each for each in here if each.level == "broken"] == []
 
@@ -134,6 +141,12 @@ class TestSettings:
         assert found["openai.retry_attempts"]["facts"]["source"] == "default"
         assert found["THEIR_KEY"]["facts"]["value"] == "set"
         assert found["OPENAI_API_KEY"]["message"] == "not set"
+
+    def test_a_slip_of_the_pen_in_a_file_is_told_too(self, cli: Run, tmp_path: Path) -> None:
+        _, out, _ = cli("doctor", "--policy", "offline", "--env-file", env_file(tmp_path, "OPENAI_MODLE=gpt-4o"))
+        assert "OPENAI_MODLE: is set in " in out
+        assert "d.env, and nothing here reads it" in out
+        assert "→ did you mean OPENAI_MODEL?" in out
 
     def test_one_that_can_not_be_used_is_broken(self, cli: Run) -> None:
         code, out, _ = cli("doctor", "--policy", "offline", OPENAI_HTTP_TIMEOUT="soon")
@@ -307,8 +320,24 @@ rules:
         assert "policy.yaml:1:24: no provider is called 'opnai'" in out
         assert "→ devsynth-providers policy check" in out
 
+    def test_advice_on_many_mistakes_is_given_once(self, cli: Run, tmp_path: Path) -> None:
+        wrong = policy_file(tmp_path, "models: {m: {provider: stub, a: 1, b: 2}}\nrules: [{name: all, models: n}]")
+        _, out, _ = cli("doctor", "--policy", wrong)
+        assert out.count("unknown key") == 2
+        assert out.count("→ devsynth-providers policy check") == 1
+
     def test_a_missing_one_too(self, cli: Run) -> None:
-        assert cli("doctor", "--policy", "no-such")[0] == 3
+        code, out, _ = cli("doctor", "--policy", "no-such")
+        assert (code, "→ name a policy file that is there" in out, "policy check" in out) == (3, True, False)
+
+    def test_what_is_not_installed_has_advice(self) -> None:
+        assert models._set_up("llama-cpp-python is not installed: pip install it", None).startswith("install it")
+
+    def test_a_key_in_a_file_is_not_one_that_a_policy_sees(self, cli: Run, tmp_path: Path) -> None:
+        env = env_file(tmp_path, f"OPENAI_API_KEY={CANARY}")
+        _, out, _ = cli("doctor", "--policy", "balanced", "--env-file", env)
+        assert "OPENAI_API_KEY is not set" in out
+        assert f"→ export it: a policy's models read the environment only, not {env}" in out
 
 
 class TestTelemetry:
@@ -394,6 +423,7 @@ class TestTrial:
         assert code == 3
         assert {each["level"] for each in found} == {"broken"}
         assert found[0]["facts"]["error"] == "unavailable"
+        assert all(each["advice"] for each in found)
         assert len(server.requests) == 3
 
     def test_a_stream_that_breaks_off_is_told_as_that(self, cli: Run, server: Loopback, tmp_path: Path) -> None:
@@ -417,6 +447,7 @@ class TestTrial:
         assert (code, len(found)) == (0, 2)
         code, found = self.tried(cli, one(tmp_path, server.url), "--model", "n")
         assert (code, found[0]["message"]) == (3, "not tried: policy 'policy' has no model of this name")
+        assert found[0]["advice"] == "there are m"
 
     def test_what_a_model_is_not_known_to_do_is_not_tried(self) -> None:
         assert list(ways(Model(name="m", provider="p"))) == ["whole", "streamed"]

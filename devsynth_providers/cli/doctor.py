@@ -15,6 +15,7 @@ from rich.console import Console
 from ..doctor.examine import Examination, examine
 from ..doctor.finding import Finding, Level
 from ..providers import failures
+from .table import room, wrapped
 
 _COLOURS: dict[Level, str] = {"ok": "green", "warning": "yellow", "broken": "red"}
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL")
@@ -37,15 +38,17 @@ def doctor(wanted: Examination, *, as_json: bool) -> bool:
 
 def draw(found: Sequence[Finding]) -> None:
     """Print *found* for people, and what it comes to. Colours are for terminals only."""
-    section = ""
-    for each in found:
+    section, width = "", room()
+    for each, following in zip(found, [*found[1:], None], strict=True):
         if each.section != section:
             section = each.section
             typer.secho(f"\n{section}" if each is not found[0] else section, bold=True)
         level = typer.style(f"{each.level:<8}", fg=_COLOURS[each.level], bold=each.level == "broken")
-        typer.echo(f"  {level}{each.subject}: {each.message}")
-        if each.advice:
-            typer.secho(f"            → {each.advice}", dim=True)
+        told = "\n".join(wrapped(f"  {each.level:<8}{each.subject}: {each.message}", width, 10))
+        typer.echo(f"  {level}{told[10:]}")
+        again = following is not None and (following.subject, following.advice) == (each.subject, each.advice)
+        if each.advice and not again:
+            typer.secho("\n".join(wrapped(f"            → {each.advice}", width, 14)), dim=True)
     spent = [each.facts["cost_usd"] for each in found if "cost_usd" in each.facts]
     if spent:
         known = sum(cost for cost in spent if isinstance(cost, int | float))

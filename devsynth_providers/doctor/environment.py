@@ -27,8 +27,8 @@ _SHARED = ("DEVSYNTH_", "PROVIDER_")
 """Beginnings of names that other programs use too: only what looks like a slip of the pen is told."""
 
 
-def unread(variables: Mapping[str, str], read: Collection[str]) -> list[Finding]:
-    """The variables that are set and look as if they mattered, and are not in *read*."""
+def unread(variables: Mapping[str, str], read: Collection[str], file: str | None = None) -> list[Finding]:
+    """The variables that are set, in *file* if one is named, and look as if they mattered, and are not in *read*."""
     found = []
     for name in sorted(variables):
         if name in read or not variables[name].strip():
@@ -36,14 +36,15 @@ def unread(variables: Mapping[str, str], read: Collection[str]) -> list[Finding]
         near = difflib.get_close_matches(name, read, n=1, cutoff=0.85)
         meant = f"did you mean {near[0]}?" if near else ""
         if name in ELSEWHERE:
-            found.append(_set_but_not_read(name, ELSEWHERE[name]))
+            found.append(_set_but_not_read(name, ELSEWHERE[name], file))
         elif name.startswith(_OURS) or (meant and name.startswith(_SHARED)):
-            found.append(_set_but_not_read(name, meant))
+            found.append(_set_but_not_read(name, meant, file))
     return found
 
 
-def _set_but_not_read(name: str, advice: str) -> Finding:
-    return Finding("environment", "warning", name, "is set, and nothing here reads it", advice)
+def _set_but_not_read(name: str, advice: str, file: str | None) -> Finding:
+    where = f" in {file}" if file else ""
+    return Finding("environment", "warning", name, f"is set{where}, and nothing here reads it", advice)
 
 
 def proxies(urls: Iterable[str]) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from .. import catalogue
 from ..errors import ConfigurationError, PolicyError
 from ..policy import Policy
 from ..policy.file import load_policy
+from ..providers.env_file import read_env_file
 from ..providers.registry import registry
 from ..providers.settings import Settings
 from ..router import Router
@@ -44,12 +46,13 @@ async def examine(
     installed = versions.versions(version_of, versions.required(), versions.package_folders())
     found = [*installed]
     stated, router, problems = _policy(wanted.policy)
-    found += _settings(wanted, stated)
+    known, wrong = _known(wanted)
+    found += [*wrong, *_settings(wanted, known, stated)]
     found += [*_around(router), *problems]
     told("asking servers")
     for each in await asyncio.gather(
         collector.telemetry(os.environ, wanted.timeout_s),
-        _models(wanted, stated, router, versions.litellm_may_run(installed), told),
+        _models(wanted, known, stated, router, versions.litellm_may_run(installed), told),
     ):
         found += each
     names = [*(stated.models if stated else ())]
@@ -71,19 +74,33 @@ def _policy(source: str) -> tuple[Policy | None, Router | None, list[Finding]]:
         full = {name: catalogue.complete(model) for name, model in stated.models.items()}
         return stated, Router(replace(stated, models=full)), []
     except PolicyError as error:
-        advice = f"devsynth-providers policy check {source}"
+        unread = not any(problem.line for problem in error.problems)
+        advice = "name a policy file that is there" if unread else f"devsynth-providers policy check {source}"
         return None, None, [Finding("models", "broken", "policy", line, advice) for line in str(error).splitlines()]
     except ConfigurationError as error:
         return None, None, [Finding("models", "broken", "policy", str(error), "correct it")]
 
 
-def _settings(wanted: Examination, stated: Policy | None) -> list[Finding]:
+def _known(wanted: Examination) -> tuple[Settings | None, list[Finding]]:
     try:
-        known = Settings(env_file=wanted.env_file, file=wanted.settings_file)
+        return Settings(env_file=wanted.env_file, file=wanted.settings_file), []
+    except ConfigurationError as error:
+        return None, [Finding("settings", "broken", "settings", str(error), "correct it there")]
+
+
+def _settings(wanted: Examination, known: Settings | None, stated: Policy | None) -> list[Finding]:
+    if known is None:
+        return []
+    try:
         found = set_up.settings(known, stated)
     except ConfigurationError as error:
         return [Finding("settings", "broken", "settings", str(error), "correct it there")]
-    return found + environment.unread(os.environ, set_up.read(known, stated))
+    read = set_up.read(known, stated)
+    found += environment.unread(os.environ, read)
+    if wanted.env_file is None:
+        return found
+    lines = read_env_file(wanted.env_file)
+    return found + environment.unread({name: line.value for name, line in lines.items()}, read, wanted.env_file)
 
 
 def _around(router: Router | None) -> list[Finding]:
@@ -92,12 +109,18 @@ def _around(router: Router | None) -> list[Finding]:
 
 
 async def _models(
-    wanted: Examination, stated: Policy | None, router: Router | None, litellm_may_run: bool, told: Told
+    wanted: Examination,
+    known: Settings | None,
+    stated: Policy | None,
+    router: Router | None,
+    litellm_may_run: bool,
+    told: Told,
 ) -> list[Finding]:
     if stated is None or router is None:
         return []
     try:
-        return await _asked(wanted, stated, router, litellm_may_run, told)
+        found = models.configured(stated, router, known)
+        return found + await _asked(wanted, stated, router, litellm_may_run, told)
     finally:
         await router.aclose()
 
@@ -105,7 +128,7 @@ async def _models(
 async def _asked(
     wanted: Examination, stated: Policy, router: Router, litellm_may_run: bool, told: Told
 ) -> list[Finding]:
-    found = models.configured(stated, router) + models.retired(stated, _today())
+    found = models.retired(stated, _today())
     for each in await asyncio.gather(
         models.reachable(router, wanted.timeout_s), models.local_engine(router, os.environ)
     ):
@@ -118,7 +141,10 @@ async def _asked(
     if wanted.trial or wanted.only:
         names = wanted.only or tuple(router.providers)
         not_tried = {name: why for name in names if (why := _not_to_be_tried(name, router, found))}
-        found += [Finding("trial", "broken", name, f"not tried: {why}") for name, why in not_tried.items()]
+        found += [
+            Finding("trial", "broken", name, f"not tried: {why}", _before_a_trial(name, router))
+            for name, why in not_tried.items()
+        ]
         found += await trial.trial(router, [name for name in names if name not in not_tried], told)
     return found
 
@@ -128,6 +154,13 @@ def _not_to_be_tried(name: str, router: Router, found: Sequence[Finding]) -> str
         return router.unavailable.get(name, f"policy {router.policy.name!r} has no model of this name")
     gone = any(each.subject == name and each.facts.get("error") in ("unavailable", "timeout") for each in found)
     return "its server does not answer" if gone else None
+
+
+def _before_a_trial(name: str, router: Router) -> str:
+    if name in router.policy.models:
+        return "see above, under models"
+    near = difflib.get_close_matches(name, router.policy.models, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(router.policy.models)}"
 
 
 def _today() -> str:

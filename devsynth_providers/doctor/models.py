@@ -11,6 +11,7 @@ from ..policy import Policy
 from ..port import ProviderPort
 from ..providers.base import BaseProvider
 from ..providers.local import LocalProvider
+from ..providers.settings import Settings
 from ..router import Router
 from .finding import Finding, Level
 from .servers import Reach, facade, reach
@@ -21,10 +22,13 @@ _LEVELS: dict[str, Level] = {"broken": "broken", "in doubt": "warning"}
 _BY_CHOICE = frozenset(("transport is litellm", "no translators are proved for it"))
 
 
-def configured(stated: Policy, router: Router) -> list[Finding]:
-    """Which models of *stated* can be asked at all, what is in doubt about them, and which rules are left with none."""
+def configured(stated: Policy, router: Router, known: Settings | None = None) -> list[Finding]:
+    """Which models of *stated* can be asked at all, what is in doubt about them, and which rules are left with none.
+
+    *known* are settings from files, too: a key there is one that these models do not see.
+    """
     found = [
-        Finding("models", "warning", name, f"not configured: {why}", _set_up(why, stated.models[name].provider))
+        Finding("models", "warning", name, f"not configured: {why}", _set_up(why, known))
         for name, why in router.unavailable.items()
     ]
     for rule in stated.rules:
@@ -52,10 +56,15 @@ def retired(stated: Policy, today: str) -> list[Finding]:
     return found
 
 
-def _set_up(why: str, provider: str) -> str:
+def _set_up(why: str, known: Settings | None) -> str:
     if "is not set" in why:
+        elsewhere = known and known.variable(why.partition(" ")[0])
+        if elsewhere:
+            return f"export it: a policy's models read the environment only, not {elsewhere.source.rpartition(':')[0]}"
         return "set it, or leave the model out"
-    return "" if "pip install" in why or provider == "stub" else "correct it, or leave the model out"
+    if "DEVSYNTH_DISABLE_PROVIDERS" in why:
+        return "unset it to ask models"
+    return "install it, or leave the model out" if "is not installed" in why else "correct it, or leave the model out"
 
 
 async def reachable(router: Router, timeout_s: float) -> list[Finding]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
-from ..errors import DevSynthError, EmptyResponse
+from ..errors import (
+    AuthenticationError,
+    ContentFiltered,
+    DevSynthError,
+    EmptyResponse,
+    ModelNotFound,
+    RequestRejected,
+)
 from ..port import ProviderPort
 from ..router import Router, stack
 from ..types import ChatRequest, EmbedRequest, Model, Request, Response, Retry
 from .finding import Finding
+from .servers import advice, facade
 
 MAX_TOKENS = 64
 _TOOL = {
@@ -60,14 +68,15 @@ async def _model(provider: ProviderPort, told: Callable[[str], None]) -> list[Fi
     found = []
     for way, request in ways(provider.model).items():
         told(f"{provider.model.name}: {way}")
-        found.append(await _tried(provider.model.name, way, request, provider.complete))
+        found.append(await _tried(provider, way, request))
     return found
 
 
-async def _tried(name: str, way: str, request: Request, complete: Callable[[Request], Awaitable[Response]]) -> Finding:
+async def _tried(provider: ProviderPort, way: str, request: Request) -> Finding:
     started = time.monotonic()
+    name = provider.model.name
     try:
-        answer = await complete(request)
+        answer = await provider.complete(request)
     except DevSynthError as error:
         facts: dict[str, str | float | None] = {
             "way": way,
@@ -75,16 +84,32 @@ async def _tried(name: str, way: str, request: Request, complete: Callable[[Requ
             "cost_usd": _spent(error),
             "error": error.kind,
         }
-        advice = "a model that thinks before it speaks may need more tokens" if isinstance(error, EmptyResponse) else ""
-        return Finding("trial", "broken", name, f"{way}: {error.kind}: {error}", advice, facts)
+        return Finding("trial", "broken", name, f"{way}: {error.kind}: {error}", _advice(error, provider), facts)
     facts = {"way": way, "latency_s": answer.latency_s, "cost_usd": answer.cost_usd, "cost_basis": answer.cost_basis}
     cost = "cost unknown" if answer.cost_usd is None else f"${answer.cost_usd:.6f} ({answer.cost_basis})"
     tokens = f"{answer.usage.input_tokens} tokens in, {answer.usage.output_tokens} out"
     message = f"{way}: {_what(answer)} in {answer.latency_s:.2f} s, {tokens}, {cost}"
     if way == "a tool" and not answer.tool_calls:
-        advice = "it may be asked for tools and not use them: take tools out of its abilities"
-        return Finding("trial", "warning", name, f"{message}, and it did not use the tool", advice, facts)
+        unused = "it may be asked for tools and not use them: take tools out of its abilities"
+        return Finding("trial", "warning", name, f"{message}, and it did not use the tool", unused, facts)
     return Finding("trial", "ok", name, message, "", facts)
+
+
+def _advice(error: DevSynthError, provider: ProviderPort) -> str:
+    ours = facade(provider)
+    match error:
+        case EmptyResponse():
+            return "a model that thinks before it speaks may need more tokens"
+        case AuthenticationError(status=403):
+            return "the key may not ask this model: look at what it is allowed"
+        case ModelNotFound():
+            return "look at the model's name, or have the server load it"
+        case RequestRejected() | ContentFiltered():
+            return "look at what the model can do: its abilities in the policy say what it is asked for"
+        case _ if ours is not None:
+            return advice(error, ours)
+        case _:
+            return f"look at {type(provider).__name__}, which serves it"
 
 
 def _what(answer: Response) -> str:

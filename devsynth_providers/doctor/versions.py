@@ -23,7 +23,6 @@ BESIDE = ("openai",)
 EXTRAS = {
     "local": "models on this machine",
     "cli": "the command line",
-    "redis": "stores that several hosts share",
 }
 _STOLEN = "uninstall it now, and change every key and password that this machine has had"
 
