@@ -55,7 +55,7 @@ class RequestSpan:
             "devsynth.task.evidence": [f"{e.name}={e.value:g} ({e.contribution:+.2f})" for e in plan.evidence],
             "devsynth.input_tokens.estimated": plan.input_tokens,
         }
-        facts |= {f"devsynth.limit.{name}": value for name, value in _limits(plan)}
+        facts |= {f"devsynth.limit.{name}": value for name, value in plan.limits.given.items()}
         self._span.add_event("policy.decide", facts)
 
     def finish(self, reply: Reply, error: BaseException | None) -> None:
@@ -247,11 +247,6 @@ def _attempt_facts(request: Request, model: Model) -> dict[str, Attribute]:
         facts["server.address"] = address.hostname or ""
         facts["server.port"] = address.port or (443 if address.scheme == "https" else 80)
     return facts
-
-
-def _limits(plan: Plan) -> list[tuple[str, float]]:
-    names = ("max_cost_usd", "max_latency_s", "first_token_s", "min_quality")
-    return [(name, value) for name in names if (value := getattr(plan.limits, name)) is not None]
 
 
 def _totals(attempts: tuple[Attempt, ...]) -> dict[str, Attribute]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .loopback import Answer, as_json
 
-CANARY = "sk-canary0123456789abcdef"
+CANARY = "sk-canary-0123456789-abcdef"
 """A key. Whatever is printed, it is not in it."""
 
 Run = Callable[..., tuple[int, str, str]]

@@ -265,6 +265,7 @@ class TestPolicyCheck:
         assert done.returncode == 3
         assert f"policy.yaml:1:{column}: model 'm': " in done.stderr
         assert said in done.stderr
+        assert run("policy", "check", wrong, DEVSYNTH_OFFLINE="1").stderr == done.stderr
         done = run("doctor", "--json", "--policy", wrong)
         broken = [each["message"] for each in json.loads(done.stdout)["findings"] if each["level"] == "broken"]
         assert (done.returncode, [said in each for each in broken]) == (3, [True])

@@ -19,6 +19,7 @@ from devsynth_providers import (
     LMStudioProvider,
     Model,
     ModelNotFound,
+    Network,
     OpenAIProvider,
     PolicyError,
     ProviderFactory,
@@ -88,6 +89,7 @@ def wrong(make: Any) -> Callable[[], Any]:
             "a list of tools",
         ),
         (lambda: LiteLLMProvider("gemni/gemini-2.5-pro"), ConfigurationError, "did you mean gemini/gemini-2.5-pro"),
+        (lambda: LiteLLMProvider("gemini/m", network=Network(proxy="")), ConfigurationError, "take no network"),
     ],
 )
 def test_a_wrong_argument_is_told_at_once(make: Callable[[], Any], kind: type[Exception], why: str) -> None:

@@ -7,58 +7,104 @@ probability.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..types import Evidence
 from .tokens import estimate_tokens
 
-_REASONING = re.compile(
-    r"\b(architect\w*|design\w*|prov(?:e|ing)|proofs?|refactor\w*|distributed|concurren\w*|deadlock\w*"
-    r"|race condition\w*|optimi[sz]\w*|migrat\w*|trade-?offs?|compare|evaluate|analy[sz]e|debug\w*|root cause"
-    r"|consisten(?:t|cy)|scal(?:e|able|ability|ing)|security|threat model\w*|algorithms?|complexity|formal\w*"
-    r"|invariants?|derive|strategy)\b",
-    re.IGNORECASE,
-)
-_SIMPLE = re.compile(
-    r"\b(typos?|renam(?:e|ing)|spelling|translate|summari[sz]e|reformat|format|what is|who is|when (?:was|is|did)"
-    r"|define|list|capital of|hello|hi|thanks?|say)\b",
-    re.IGNORECASE,
-)
+_WORD = re.compile(r"\b\w{1,24}\b")
 _STEP = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+\S", re.MULTILINE)
-_SEQUENCE = re.compile(r"\b(first|then|next|after that|finally|step by step|also|additionally)\b", re.IGNORECASE)
-_CONSTRAINT = re.compile(
-    r"\b(must(?: not)?|should|at (?:most|least)|without|only|ensure|never|always|exactly|no more than|requirements?)\b",
-    re.IGNORECASE,
+_INDENTED = re.compile(r"^[ \t]{4,}\S", re.MULTILINE)
+_LINE_OF_CODE = re.compile(r"[{};][ \t]*$", re.MULTILINE)
+_TEX = re.compile(r"\\(?:frac|sum|int|sqrt|begin)")
+_FORMULA = re.compile("[∑∫√≤≥∀∃]")
+
+_WORDS: Mapping[str, str] = {
+    "reasoning words": """prove proving proof proofs refactor distributed compare evaluate analyse analyze debug
+        consistent consistency scale scalable scalability scaling security algorithm algorithms complexity invariant
+        invariants derive strategy tradeoff tradeoffs""",
+    "sequence words": "first then next finally also additionally",
+    "constraints": "must should without only ensure never always exactly requirement requirements",
+    "mathematics": "theorem integral derivative matrix probability",
+    "simple request": """typo typos rename renaming spelling translate summarise summarize summarising summarizing
+        reformat format define list hello hi thank thanks say""",
+}
+_REASONING_STEMS = (
+    *("architect", "design", "refactor", "concurren", "deadlock"),
+    *("optimis", "optimiz", "migrat", "debug", "formal"),
 )
-_CODE = re.compile(
-    r"```|^[ \t]{4,}\S|[{};][ \t]*$|\b(?:def|class|import|function|return|SELECT|const|struct)\b", re.MULTILINE
-)
-_MATH = re.compile(
-    r"\\(?:frac|sum|int|sqrt|begin)|[∑∫√≤≥∀∃]|\b(?:theorem|integral|derivative|matrix|probability)\b", re.I
-)
+_CODE_WORDS = frozenset(("def", "class", "import", "function", "return", "SELECT", "const", "struct"))
+"""As they are written in code: *Class* begins a sentence."""
+_PHRASES: Mapping[str, tuple[str, ...]] = {
+    "reasoning words": (
+        *("race condition ", "race conditions ", "root cause ", "threat model ", "threat models "),
+        *("threat modeling ", "threat modelling ", "trade off ", "trade offs "),
+    ),
+    "sequence words": ("after that ", "step by step "),
+    "constraints": ("at most ", "at least ", "no more than "),
+    "simple request": ("what is ", "who is ", "when was ", "when is ", "when did ", "capital of "),
+}
+_BY_HEAD: dict[str, list[tuple[str, str]]] = {}
+for _sign, _phrases in _PHRASES.items():
+    for _phrase in _phrases:
+        _BY_HEAD.setdefault(_phrase.partition(" ")[0], []).append((_sign, f" {_phrase}"))
+"""For the first word of phrases, each with the sign that it is."""
+_SIGN_OF = {word: word for word in _BY_HEAD} | {word: sign for sign, words in _WORDS.items() for word in words.split()}
 
 
-def _share(pattern: re.Pattern[str], enough: int) -> Callable[[str], float]:
-    """How near the matches of *pattern* come to *enough*, from 0 to 1."""
-    return lambda text: min(1.0, sum(1 for _ in pattern.finditer(text)) / enough)
+@functools.lru_cache(maxsize=1 << 15)
+def _sign_of(word: str) -> str | None:
+    """What *word* speaks for: a sign, or itself as the first of a phrase. Most words of a text come in the next too."""
+    if word in _CODE_WORDS:
+        return "code"
+    word = word.lower()
+    if (sign := _SIGN_OF.get(word)) is not None:
+        return sign
+    return "reasoning words" if word.startswith(_REASONING_STEMS) else None
 
 
-SIGNS: Mapping[str, Callable[[str], float]] = MappingProxyType(
+def _counted(text: str) -> Counter[str | None]:
+    """How often each sign is seen in *text*. Pure, and linear in its length."""
+    words = _WORD.findall(text)
+    seen = Counter(map(_sign_of, words))
+    if heads := [word for word in _BY_HEAD if word in seen]:
+        spaced = f" {' '.join(words).lower()} "
+        for word in heads:
+            for sign, phrase in _BY_HEAD[word]:
+                seen[sign] += spaced.count(phrase)
+    seen["steps"] = len(_STEP.findall(text))
+    seen["code"] += text.count("```")
+    if "    " in text or "\t" in text:
+        seen["code"] += len(_INDENTED.findall(text))
+    if "}" in text or "{" in text or ";" in text:
+        seen["code"] += len(_LINE_OF_CODE.findall(text))
+    if "\\" in text:
+        seen["mathematics"] += len(_TEX.findall(text))
+    if not text.isascii():
+        seen["mathematics"] += len(_FORMULA.findall(text))
+    return seen
+
+
+ENOUGH: Mapping[str, float] = MappingProxyType(
     {
-        "length": lambda text: min(1.0, estimate_tokens(text) / 1200),
-        "reasoning words": _share(_REASONING, 3),
-        "steps": _share(_STEP, 5),
-        "sequence words": _share(_SEQUENCE, 4),
-        "constraints": _share(_CONSTRAINT, 5),
-        "code": _share(_CODE, 8),
-        "mathematics": _share(_MATH, 3),
-        "simple request": _share(_SIMPLE, 2),
+        "reasoning words": 3,
+        "steps": 5,
+        "sequence words": 4,
+        "constraints": 5,
+        "code": 8,
+        "mathematics": 3,
+        "simple request": 2,
     }
 )
-"""What is looked for in a text. Each is pure, and linear in the length of the text."""
+"""What is looked for in a text, and how much of it says all that it can say: more counts no further."""
+
+_LONG_TOKENS = 1200
+"""From this length on, length says no more."""
 
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
@@ -92,9 +138,9 @@ class TaskAnalyzer:
     """Judges texts by *weights*, the library's own unless others are given. Unknown names in them are refused."""
 
     def __init__(self, weights: Mapping[str, float] = WEIGHTS) -> None:
-        unknown = weights.keys() - SIGNS.keys() - {"base"}
+        unknown = weights.keys() - WEIGHTS.keys()
         if unknown:
-            raise ValueError(f"no such sign: {', '.join(sorted(unknown))}; there are base, {', '.join(SIGNS)}")
+            raise ValueError(f"no such sign: {', '.join(sorted(unknown))}; there are {', '.join(WEIGHTS)}")
         self._weights = dict(weights)
 
     def analyze_complexity(self, text: str) -> float:
@@ -104,14 +150,19 @@ class TaskAnalyzer:
     def analyze(self, text: str) -> TaskFacts:
         """How hard *text* looks, and what made it look so."""
         read = text if len(text) <= LONGEST_READ else f"{text[: LONGEST_READ // 2]}\n{text[-LONGEST_READ // 2 :]}"
-        evidence = [Evidence("base", 1.0, self._weights.get("base", 0.0))]
-        for name, sign in SIGNS.items():
-            weight = self._weights.get(name, 0.0)
-            if weight and (value := sign(read)):
-                evidence.append(Evidence(name, round(value, 3), round(weight * value, 3)))
-        score = sum(each.contribution for each in evidence)
+        tokens = estimate_tokens(text)
+        values = {"base": 1.0, "length": min(1.0, (tokens if read is text else estimate_tokens(read)) / _LONG_TOKENS)}
+        seen = _counted(read)
+        values |= {sign: min(1.0, seen[sign] / enough) for sign, enough in ENOUGH.items()}
+        evidence, score = [], 0.0
+        for sign, value in values.items():
+            weight = self._weights.get(sign, 0.0)
+            if sign == "base" or (value and weight):
+                contribution = round(weight * value, 3)
+                evidence.append(Evidence(sign, round(value, 3), contribution))
+                score += contribution
         return TaskFacts(
             complexity=round(min(1.0, max(0.0, score)), 3),
             evidence=tuple(evidence),
-            input_tokens=estimate_tokens(text),
+            input_tokens=tokens,
         )

@@ -15,7 +15,7 @@ def mistake(model: Model, timeouts: Timeouts) -> str | None:
     if model.provider not in registry.names() or not registry.find(model.provider).__module__.startswith(f"{_OURS}."):
         return None
     try:
-        registry.build(model, timeouts)
+        registry.make(model, timeouts)
     except NotConfigured:
         return None
     except ConfigurationError as error:

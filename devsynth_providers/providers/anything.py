@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from typing_extensions import override
 
 from .. import catalogue
 from ..errors import ConfigurationError
 from ..port import ProviderPort
-from ..types import Model, Timeouts
+from ..types import Model, Network, Timeouts
 from ._litellm.unified import Unified
-from .base import NO_KEY, BaseProvider
+from .base import NO_KEY, BaseProvider, Common
 
 _OWN = frozenset(("openai", "anthropic", "openrouter", "lm_studio"))
 
@@ -26,6 +26,14 @@ class LiteLLMProvider(BaseProvider):
 
     provider: ClassVar[str] = "litellm"
     prefix: ClassVar[str] = ""
+
+    def __init__(self, model: str | Model | None = None, **common: Unpack[Common]) -> None:
+        if common.get("network") not in (None, Network()):
+            raise ConfigurationError(
+                "provider litellm sends by clients of LiteLLM's own, which take no network: set SSL_CERT_FILE, "
+                "HTTPS_PROXY and the like in the environment"
+            )
+        super().__init__(model, **common)
 
     @override
     def _facts(self, model: str | Model | None, base_url: str | None) -> Model:

@@ -26,7 +26,8 @@ from .lmstudio_served import Served
 
 
 class LMStudioProvider(BaseProvider):
-    """A model that LM Studio serves, by the name that LM Studio shows for it. No key is sent unless one is given.
+    """A model that LM Studio serves, by the name that LM Studio shows for it. Without a key
+    ``no-key`` is sent, which LM Studio does not look at.
 
     Without a name it is the model that is loaded, or the only one there is, found out with the first call; for
     embeddings it is the loaded model for those. A model that is not loaded has *load_s* seconds for that, beside the

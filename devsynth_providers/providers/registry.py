@@ -84,6 +84,10 @@ class ProviderRegistry(Collection[str]):
             raise NotConfigured("DEVSYNTH_DISABLE_PROVIDERS is set")
         if switched_on("DEVSYNTH_OFFLINE"):
             return StubProvider(model)
+        return self.make(model, timeouts)
+
+    def make(self, model: Model, timeouts: Timeouts) -> ProviderPort:
+        """The provider of *model*, whatever the switches in the environment say. Raises as ``build`` does."""
         make: Any = self.find(model.provider)
         try:
             built = make(model, timeout=timeouts) if issubclass(make, BaseProvider) else make(model)

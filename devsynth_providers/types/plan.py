@@ -65,9 +65,9 @@ class Plan:
         lines = [
             f"rule {self.rule!r} of policy {self.policy!r}; complexity {self.complexity:.2f}"
             + (f" ({because})" if because else "")
-            + f"; about {self.input_tokens} tokens in"
+            + f"; about {self.input_tokens} token{'' if self.input_tokens == 1 else 's'} in"
         ]
-        limits = [f"{name} {value:g}" for name, value in _given(self.limits)]
+        limits = [f"{name} {value:g}" for name, value in self.limits.given.items()]
         if limits:
             lines.append("limits: " + ", ".join(limits))
         width = max((len(name) for name in (*self.models, *(r.model for r in self.rejected))), default=0)
@@ -77,11 +77,6 @@ class Plan:
             )
         lines += [f"  -  {r.model:<{width}}  not asked: {r.reason} ({r.code})" for r in self.rejected]
         return "\n".join(lines)
-
-
-def _given(limits: Limits) -> list[tuple[str, float]]:
-    names = ("max_cost_usd", "max_latency_s", "first_token_s", "min_quality")
-    return [(name, value) for name in names if (value := getattr(limits, name)) is not None]
 
 
 def _cost(candidate: Candidate) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from typing_extensions import override
@@ -67,6 +67,10 @@ class Message:
         )
 
 
+LIMITS = ("max_cost_usd", "max_latency_s", "first_token_s", "min_quality")
+"""The fields of ``Limits``, which rules have too."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What the answer may cost and how soon it must come; ``None`` is no limit.
@@ -81,13 +85,20 @@ class Limits:
     min_quality: Share | None = None
 
     def __post_init__(self) -> None:
-        for each in fields(Limits):
-            value = getattr(self, each.name)
+        for name in LIMITS:
+            value = getattr(self, name)
             if value is not None and not (_is_number(value) and 0 <= value < math.inf):  # also refuses NaN
-                raise InvalidRequest(f"{each.name} must be a number from 0 on, not {value!r}")
+                raise InvalidRequest(f"{name} must be a number from 0 on, not {value!r}")
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Those that limit anything, by their names."""
+        return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
 
     def tightest(self, other: Limits) -> Limits:
         """Both at once: the smaller ceiling, the higher floor."""
+        if not other.given:
+            return self
         return Limits(
             max_cost_usd=_least(self.max_cost_usd, other.max_cost_usd),
             max_latency_s=_least(self.max_latency_s, other.max_latency_s),
@@ -265,12 +276,9 @@ class EmbedRequest(Request):
         return frozenset(("embeddings",))
 
 
-_LIMITS = tuple(each.name for each in fields(Limits))
-
-
 def take_context(options: dict[str, Any]) -> dict[str, Any]:
     """Move the routing keywords out of *options*, as fields of ``Request``."""
-    limits = Limits(**{name: options.pop(name) for name in _LIMITS if name in options})
+    limits = Limits(**{name: options.pop(name) for name in LIMITS if name in options})
     tags = options.pop("tags", None) or ()
     about: dict[str, Any] = {name: options.pop(name) for name in ("task", "project", "role") if name in options}
     for name, value in about.items():

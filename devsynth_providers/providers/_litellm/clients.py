@@ -3,7 +3,10 @@ each key and each event loop. One of these serves any number of loops, since the
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from typing import Any
 
 from typing_extensions import override
@@ -26,9 +29,7 @@ def client(
 ) -> Any:
     """What LiteLLM's calls take as ``client``; ``None`` for providers that have not been tested with one. *reader* puts
     whole answers to the proof before LiteLLM makes of them what it thinks they are."""
-    import httpx  # noqa: PLC0415 - comes with LiteLLM, and is loaded by it
-
-    http = httpx.AsyncClient(transport=_transport(wire, reader), follow_redirects=False, trust_env=False, timeout=None)
+    http = _client_class()(wire, reader)
     if provider == "openai":
         import openai  # noqa: PLC0415 - as above
 
@@ -44,8 +45,9 @@ def client(
     return None
 
 
-def _transport(wire: Wire, reader: Reader) -> Any:
-    import httpx  # noqa: PLC0415
+@functools.cache
+def _client_class() -> Any:
+    import httpx  # noqa: PLC0415 - comes with LiteLLM, and is loaded by it
 
     class Body(httpx.AsyncByteStream):
         def __init__(self, answer: Answer) -> None:
@@ -60,26 +62,47 @@ def _transport(wire: Wire, reader: Reader) -> Any:
         async def aclose(self) -> None:
             self._answer.close()
 
-    class Transport(httpx.AsyncBaseTransport):
+    class Client(httpx.AsyncClient):
+        """Has neither cookies, redirects, log-ins nor hooks, and does not go through what httpx has for them."""
+
+        def __init__(self, wire: Wire, reader: Reader) -> None:
+            super().__init__(transport=httpx.AsyncBaseTransport(), trust_env=False, timeout=None)
+            self._wire = wire
+            self._reader = reader
+
         @override
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        def build_request(self, method: str, url: Any, *, timeout: Any = None, **content: Any) -> httpx.Request:
+            return httpx.Request(method, url, **content)
+
+        @override
+        async def send(self, request: httpx.Request, *, stream: bool = False, **_: Any) -> httpx.Response:
+            started = time.monotonic()
             body = await request.aread()
             headers = {name: value for name, value in request.headers.items() if name not in _WIRE_HEADERS}
-            answer = await wire.send(request.method, str(request.url), headers, body or None)
+            answer = await self._wire.send(request.method, str(request.url), headers, body or None)
             told = [(name, value) for name, value in answer.headers.items() if name.lower() not in _DECODED]
             streams = b'"stream":true' in body or b'"stream": true' in body
             if answer.status < 400 and streams and answer.may_be_events:
-                return httpx.Response(answer.status, headers=told, stream=Body(answer), request=request)
+                response = httpx.Response(answer.status, headers=told, stream=Body(answer), request=request)
+                if not stream:
+                    await response.aread()
+            else:
+                content = await self._content(answer, request.url.path, len(body))
+                response = httpx.Response(answer.status, headers=told, content=content, request=request)
+            response.elapsed = timedelta(seconds=time.monotonic() - started)
+            return response
+
+        async def _content(self, answer: Answer, path: str, asked_bytes: int) -> bytes:
             try:
                 if answer.status >= 400:
-                    await reader.refuse(answer)
-                content = await answer.read(MAX_ANSWER_BYTES + len(body) * _VECTORS_PER_BYTE)
+                    await self._reader.refuse(answer)
+                content = await answer.read(MAX_ANSWER_BYTES + asked_bytes * _VECTORS_PER_BYTE)
             finally:
                 answer.close()
-            reader.prove(content, answer.content_type, chat=not request.url.path.endswith("/embeddings"))
-            return httpx.Response(answer.status, headers=told, content=content, request=request)
+            self._reader.prove(content, answer.content_type, chat=not path.endswith("/embeddings"))
+            return content
 
-    return Transport()
+    return Client
 
 
 _WIRE_HEADERS = frozenset(("host", "connection", "content-length", "accept-encoding", "transfer-encoding"))

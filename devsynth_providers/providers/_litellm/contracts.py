@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...types import ChatRequest, Chunk, Model, ToolCallPart, Usage
+from ...types import ChatRequest, Chunk, Message, Model, Role, ToolCallPart, Usage
 from ..sse import Event
 from ..wire import Wire
 from .dialects import Dialect
@@ -139,21 +139,22 @@ CONTRACTS = {
     "openrouter": _openai("meta-llama/some-model"),
     "anthropic": _anthropic("claude-sonnet-4-5"),
 }
-_found: dict[str, str | None] = {}
+_found: dict[tuple[type, str], str | None] = {}
 
 
 def broken(dialect: Dialect) -> str | None:
     """What of *dialect*'s contract the installed LiteLLM does not keep; ``None`` if it keeps all of it."""
-    name = dialect.litellm_name
-    if name not in _found:
+    key = type(dialect), dialect.litellm_name
+    if key not in _found:
         try:
-            _found[name] = _broken(dialect, CONTRACTS[name])
+            _found[key] = compare(dialect, CONTRACTS[dialect.litellm_name])
         except Exception as error:  # noqa: BLE001 - whatever it is, the translators are not what they were
             return f"its translators raise {type(error).__name__}"
-    return _found[name]
+    return _found[key]
 
 
-def _broken(dialect: Dialect, contract: Contract) -> str | None:
+def compare(dialect: Dialect, contract: Contract) -> str | None:
+    """What the translators do otherwise than *contract* says; ``None`` if nothing. Raises whatever they raise."""
     model = Model(name=contract.model, provider=dialect.litellm_name)
     lane = Direct(model, dialect, Wire(), api_key=_KEY, base_url="http://contract.invalid")
     request = ChatRequest.of(
@@ -174,6 +175,8 @@ def _broken(dialect: Dialect, contract: Contract) -> str | None:
     header, value = contract.header
     if {name.lower(): each for name, each in sent.headers.items()}.get(header) != value:
         return f"its translator of requests changed the header {header}"
+    if _headers_of(dialect, model, "Hi") != _headers_of(dialect, model, "You", "what", "Write me a poem."):
+        return "its translator of requests makes headers of what is said"
     data, expected = contract.whole
     if _same(lane.reader(sent).whole(json.dumps(data).encode())) != _same(expected):
         return "its translator of whole answers reads them otherwise"
@@ -184,6 +187,14 @@ def _broken(dialect: Dialect, contract: Contract) -> str | None:
     ]:
         return "its translator of streams reads them otherwise"
     return None
+
+
+def _headers_of(dialect: Dialect, model: Model, *said: str) -> Mapping[str, str]:
+    """The headers of a conversation, which ``Direct`` takes to be the same for every other."""
+    roles: tuple[Role, ...] = ("user", "assistant", "user")
+    lane = Direct(model, dialect, Wire(), api_key=_KEY, base_url="http://contract.invalid")
+    messages = [Message(role, text) for role, text in zip(roles, said, strict=False)]
+    return lane.translated(ChatRequest.of(messages=messages)).headers
 
 
 def _same(chunk: Chunk) -> tuple[Any, ...]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NamedTuple
 
 from typing_extensions import override
 
@@ -28,7 +28,7 @@ from . import answers, translators
 from .dialects import Dialect, Sent
 from .errors import translate
 from .reading import MAX_ANSWER_BYTES, Reader
-from .requests import asked
+from .requests import Asked, asked
 
 MAX_VECTOR_BYTES = 256 * 1024
 """More than any vector is, written out; an answer may have one for each text, and ``MAX_ANSWER_BYTES``."""
@@ -38,6 +38,21 @@ _TRAILER_S = 0.05
 """How long to listen after the last event for the end of the body, which leaves the connection to the next call."""
 _USAGE_S = 2.0
 """How long to listen after the finish reason for the usage; the answer is whole by then."""
+
+
+_PLAIN = frozenset(("max_tokens", "temperature", "top_p", "seed", "stop", "stream", "stream_options"))
+"""Options that say how to answer, and not in which form."""
+_MAX_PREPARED = 256
+"""Sets of plain options that are remembered."""
+
+
+class _Prepared(NamedTuple):
+    """A request's headers and options as the provider wants them; *beside* goes into the body as it is."""
+
+    headers: Mapping[str, str]
+    options: Mapping[str, Any]
+    beside: Mapping[str, Any]
+    json_mode: bool
 
 
 class Direct(ProviderPort):
@@ -50,6 +65,7 @@ class Direct(ProviderPort):
         self._api_key = api_key
         self._base_url = base_url
         self._vectors = answers.Vectors()
+        self._plain: dict[str, _Prepared] = {}
 
     @property
     @override
@@ -116,18 +132,42 @@ class Direct(ProviderPort):
         if unknown := question.options.keys() - given.keys() - {"stream_options"}:
             raise not_taken(self.model, ", ".join(sorted(unknown)))
         memory: dict[str, Any] = {}
-        options = config.map_openai_params(given, {}, name, False)
-        json_mode = bool(options.pop("json_mode", False))
-        beside = options.pop("extra_body", None) or {}
-        url = self._dialect.url(self._base_url)
-        headers = config.validate_environment(
-            {}, name, question.messages, dict(options), memory, api_key=self._api_key, api_base=self._base_url
-        )
+        prepared = self._prepared(question, given, memory)
+        headers, options = dict(prepared.headers), dict(prepared.options)
         body = config.transform_request(name, question.messages, dict(options), memory, headers)
         if request.stream:
             body["stream"] = True
         headers |= self._dialect.headers()
-        return Sent(url, headers, {**body, **beside, **question.body}, options, memory, json_mode)
+        url = self._dialect.url(self._base_url)
+        return Sent(url, headers, {**body, **prepared.beside, **question.body}, options, memory, prepared.json_mode)
+
+    def _prepared(self, question: Asked, given: dict[str, Any], memory: dict[str, Any]) -> _Prepared:
+        """What goes beside the messages. Of plain requests it does not depend on what they say, and LiteLLM, which
+        looks the model up in its tables several times for it, is asked once for each set of options."""
+        said = all(len(message) == 2 for message in question.messages)  # role and content: no calls of tools
+        plain = said and given.keys() <= _PLAIN
+        key = repr(given) if plain else None
+        prepared = None if key is None else self._plain.get(key)
+        if prepared is None:
+            config = translators.chat_config(self._dialect.litellm_name, self.model.id)
+            options = config.map_openai_params(given, {}, self.model.id, False)
+            json_mode = bool(options.pop("json_mode", False))
+            beside = options.pop("extra_body", None) or {}
+            headers = config.validate_environment(
+                {},
+                self.model.id,
+                question.messages,
+                dict(options),
+                memory,
+                api_key=self._api_key,
+                api_base=self._base_url,
+            )
+            prepared = _Prepared(headers, options, beside, json_mode)
+            if key is not None:
+                if len(self._plain) >= _MAX_PREPARED:
+                    self._plain.clear()
+                self._plain[key] = prepared
+        return prepared
 
     def reader(self, sent: Sent) -> Reader:
         """What reads the answer to *sent*."""
