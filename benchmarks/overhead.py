@@ -25,13 +25,15 @@ from typing import Any
 
 import environments
 import tables
-from peers import INSIDE, WAYS, Way
-from tables import Cell, Figures
+from peers import BESIDE, INSIDE, WAYS, Way
+from tables import Cell, Figures, Pairs
 from workload import TEXTS
 
 CONCURRENCY = (1, 16, 128)
 HEAVY_ROUNDS = 2
 """Rounds that count with the most calls in flight: so many calls need no more to be even."""
+PAIRED_ROUNDS = 12
+"""Rounds of what differs by a few percent."""
 BUNCH = 8
 """Events in one write, for the streams of which a read finds several."""
 
@@ -50,7 +52,7 @@ class Worker:
 
     @classmethod
     def start(cls, way: Way, url: str) -> Worker:
-        command = [environments.python(way.environment), str(environments.HOME / "worker.py"), way.name, url]
+        command = [environments.python(way.environment), str(environments.HOME / "worker.py"), way.home, way.name, url]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environments.variables())
         worker = cls(way, process)
@@ -127,6 +129,27 @@ def measure(workers: list[Worker], far_side: FarSide, asked: list[Cell], rounds:
     return figures
 
 
+def beside(far_side: FarSide, rounds: int, kinds: list[str]) -> Pairs:
+    """How many times the CPU of LiteLLM's own calls a router over them takes, each pair of turns in one process."""
+    pairs = Pairs()
+    workers = [Worker.start(way, far_side.url) for way in BESIDE]
+    asked = [cell for cell in cells(False, kinds) if cell.kind in ("call", "stream") and cell.events < BUNCH]
+    for number in range(rounds + 1):
+        for cell in asked:
+            if cell.kind == "stream" and cell.concurrency == CONCURRENCY[-1]:
+                continue
+            for worker in workers:
+                if cell.kind == "stream":
+                    far_side.pace(step_s(worker.way.chunk_s, cell), cell.events)
+                names = ("litellm", "ours") if number % 2 else ("ours", "litellm")
+                told = {"wire": cell.wire, "concurrency": cell.concurrency, "calls": cell.calls}
+                took = {name: worker.measure(kind=f"{name} {cell.kind}", **told)["cpu_s"] for name in names}
+                if number:
+                    pairs.add(cell, worker.way.name, took["ours"] / took["litellm"])
+    _end(workers)
+    return pairs
+
+
 def inside(url: str, rounds: int) -> dict[str, dict[str, float]]:
     """CPU milliseconds of what the router does without any wire, with and without an SDK for its spans."""
     rows: dict[str, dict[str, float]] = {}
@@ -184,7 +207,9 @@ def main() -> None:
         figures = measure(workers, far_side, asked, rounds)
         print(tables.heading())
         print(tables.all_of(figures, asked, [way.name for way in WAYS], absent))
-        print(tables.of_claims(figures, asked))
+        pairs = beside(far_side, PAIRED_ROUNDS if rounds > 2 else rounds, options.kind)
+        print(tables.of_pairs(pairs))
+        print(tables.of_claims(figures, pairs, asked))
         print(tables.of_inside(inside(far_side.url, rounds)))
         for name in sorted({worker.way.environment for worker in workers}):
             print(f"- {name}: {environments.versions(name)}")

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from peers import INSIDE, WAYS, Missing, Peer, Way
+from peers import BESIDE, INSIDE, WAYS, Missing, Peer, Way
 from workload import TEXTS, check_text, check_vectors
 
 
@@ -84,9 +84,9 @@ def main() -> None:
         answers.write(json.dumps(what) + "\n")
         answers.flush()
 
-    name, url = sys.argv[1:]
+    home, name, url = sys.argv[1:]
     try:
-        _obey(next(way for way in (*WAYS, *INSIDE) if way.name == name), url, say)
+        _obey(next(way for way in (*WAYS, *BESIDE, *INSIDE) if (way.home, way.name) == (home, name)), url, say)
     except Exception:  # noqa: BLE001 - the parent tells it, and ends
         say({"failed": traceback.format_exc()})
 

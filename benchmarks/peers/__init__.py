@@ -92,6 +92,11 @@ WAYS = (
     _ours(DIRECT, "direct", routed=True),
     _ours(DIRECT + SPANS, "direct", routed=True, traced=True),
 )
+BESIDE = (
+    Way(UNIFIED, "ours:Beside", settings=(("traced", False),), chunk_s=SLOW_S),
+    Way(UNIFIED + SPANS, "ours:Beside", settings=(("traced", True),), chunk_s=SLOW_S),
+)
+"""A router over LiteLLM's calls and those calls alone, each pair in one process."""
 INSIDE = (
     Way("without an SDK", "ours:Inside", wires=("openai",), settings=(("traced", False),)),
     Way("with an SDK", "ours:Inside", wires=("openai",), settings=(("traced", True),)),

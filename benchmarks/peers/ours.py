@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from workload import MAX_TOKENS, PIECES, PROMPT, TEMPERATURE, TEXT
+from workload import MAX_TOKENS, PIECES, PROMPT, TEMPERATURE, TEXT, check_text
 
 import devsynth_providers as library
 from devsynth_providers import FREE, ChatRequest, Model, Policy, ProviderPort, Retry, Router, Rule, telemetry
 from devsynth_providers.testing import ScriptedProvider
 
 from . import Missing, Peer
+from .lite import Bare
 
 PROVIDERS = {"openai": "OpenAIProvider", "anthropic": "AnthropicProvider"}
 
@@ -54,6 +55,21 @@ class Ours(Traced):
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         return await self.port.embed_batch(texts)
+
+
+class Beside(Traced):
+    """LiteLLM's own calls, and a router over them, in one process: a few percent are less than two processes differ."""
+
+    async def open(self) -> None:
+        router = Ours(self.url, self.wire, lane="unified", routed=True, traced=False)
+        self.ways: dict[str, Peer] = {"litellm": Bare(self.url, self.wire), "ours": router}
+        for way in self.ways.values():
+            await way.open()
+
+    async def other(self, what: str) -> None:
+        name, kind = what.split()
+        way = self.ways[name]
+        check_text(await (way.call() if kind == "call" else way.stream()))
 
 
 class Inside(Traced):

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from ..types import Evidence
 from .tokens import estimate_tokens
 
-_WORD = re.compile(r"\b\w{1,24}\b")
+_WORD = re.compile(r"\w{1,24}")
 _STEP = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+\S", re.MULTILINE)
 _INDENTED = re.compile(r"^[ \t]{4,}\S", re.MULTILINE)
 _LINE_OF_CODE = re.compile(r"[{};][ \t]*$", re.MULTILINE)
@@ -141,7 +141,9 @@ class TaskAnalyzer:
         unknown = weights.keys() - WEIGHTS.keys()
         if unknown:
             raise ValueError(f"no such sign: {', '.join(sorted(unknown))}; there are {', '.join(WEIGHTS)}")
-        self._weights = dict(weights)
+        self._base = weights.get("base", 0.0)
+        self._length = weights.get("length", 0.0)
+        self._signs = [(sign, weights[sign], enough) for sign, enough in ENOUGH.items() if weights.get(sign)]
 
     def analyze_complexity(self, text: str) -> float:
         """How hard *text* looks, from 0 (trivial) to 1 (as hard as tasks come)."""
@@ -151,16 +153,16 @@ class TaskAnalyzer:
         """How hard *text* looks, and what made it look so."""
         read = text if len(text) <= LONGEST_READ else f"{text[: LONGEST_READ // 2]}\n{text[-LONGEST_READ // 2 :]}"
         tokens = estimate_tokens(text)
-        values = {"base": 1.0, "length": min(1.0, (tokens if read is text else estimate_tokens(read)) / _LONG_TOKENS)}
+        length = min(1.0, (tokens if read is text else estimate_tokens(read)) / _LONG_TOKENS)
         seen = _counted(read)
-        values |= {sign: min(1.0, seen[sign] / enough) for sign, enough in ENOUGH.items()}
-        evidence, score = [], 0.0
-        for sign, value in values.items():
-            weight = self._weights.get(sign, 0.0)
-            if sign == "base" or (value and weight):
-                contribution = round(weight * value, 3)
-                evidence.append(Evidence(sign, round(value, 3), contribution))
-                score += contribution
+        evidence = [Evidence("base", 1.0, self._base)]
+        if self._length and length:
+            evidence.append(Evidence("length", round(length, 3), round(self._length * length, 3)))
+        for sign, weight, enough in self._signs:
+            if count := seen[sign]:
+                value = min(1.0, count / enough)
+                evidence.append(Evidence(sign, round(value, 3), round(weight * value, 3)))
+        score = sum([each.contribution for each in evidence])
         return TaskFacts(
             complexity=round(min(1.0, max(0.0, score)), 3),
             evidence=tuple(evidence),

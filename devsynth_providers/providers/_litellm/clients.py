@@ -78,9 +78,9 @@ def _client_class() -> Any:
         async def send(self, request: httpx.Request, *, stream: bool = False, **_: Any) -> httpx.Response:
             started = time.monotonic()
             body = await request.aread()
-            headers = {name: value for name, value in request.headers.items() if name not in _WIRE_HEADERS}
+            headers = {name: value for name, value in request.headers.items() if not name.startswith(_NOT_SENT)}
             answer = await self._wire.send(request.method, str(request.url), headers, body or None)
-            told = [(name, value) for name, value in answer.headers.items() if name.lower() not in _DECODED]
+            told = {"content-type": answer.headers.get("content-type", "")}  # all of them that anybody reads here
             streams = b'"stream":true' in body or b'"stream": true' in body
             if answer.status < 400 and streams and answer.may_be_events:
                 response = httpx.Response(answer.status, headers=told, stream=Body(answer), request=request)
@@ -105,9 +105,9 @@ def _client_class() -> Any:
     return Client
 
 
-_WIRE_HEADERS = frozenset(("host", "connection", "content-length", "accept-encoding", "transfer-encoding"))
-"""Set by the wire itself."""
+_NOT_SENT = (
+    *("host", "connection", "content-length", "accept-encoding", "transfer-encoding"),  # set by the wire itself
+    "x-stainless-",  # the SDK tells the vendor of this machine
+)
 _VECTORS_PER_BYTE = 64 * 1024
 """Bytes of answer for a byte of texts to embed, which is more than there are."""
-_DECODED = frozenset(("content-encoding", "content-length", "transfer-encoding"))
-"""True of what came over the wire, not of the bytes that it hands on."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from typing import Any
 
 from typing_extensions import override
@@ -86,9 +85,22 @@ class Unified(ProviderPort):
     async def _chunks(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """What LiteLLM answers, as chunks; what it raises, as errors of ours. Any other error is a bug, and shows."""
         try:
-            async with aclosing(self._answer(request)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            litellm = await load.ready()
+            if isinstance(request, EmbedRequest):
+                told = await litellm.aembedding(input=list(request.texts), **self._target())
+                rows = self._vectors.read(told.data, request, self.model)
+                yield Chunk(vectors=rows, finish_reason="stop", usage=answers.usage(told), model=self._said(told))
+                return
+            assert isinstance(request, ChatRequest)
+            answer = await litellm.acompletion(**self._target(), **self._options(request))
+            if not request.stream:
+                yield self._whole(answer)
+                return
+            try:
+                async for delta in answer:
+                    yield self._piece(delta, answer)
+            finally:
+                await _close(answer)
             return
         except DevSynthError:
             raise
@@ -97,24 +109,6 @@ class Unified(ProviderPort):
             if ours is None:
                 raise
         raise ours  # out here, so that LiteLLM's error does not hang on it: that one carries the request and the key
-
-    async def _answer(self, request: Request) -> AsyncGenerator[Chunk, None]:
-        litellm = await load.ready()
-        if isinstance(request, EmbedRequest):
-            told = await litellm.aembedding(input=list(request.texts), **self._target())
-            rows = self._vectors.read(told.data, request, self.model)
-            yield Chunk(vectors=rows, finish_reason="stop", usage=answers.usage(told), model=self._said(told))
-            return
-        assert isinstance(request, ChatRequest)
-        answer = await litellm.acompletion(**self._target(), **self._options(request))
-        if not request.stream:
-            yield self._whole(answer)
-            return
-        try:
-            async for delta in answer:
-                yield self._piece(delta, answer)
-        finally:
-            await _close(answer)
 
     def _target(self) -> dict[str, Any]:
         if self._targets is None:
