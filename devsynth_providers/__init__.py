@@ -14,6 +14,9 @@ if TYPE_CHECKING:
         TaskFacts as TaskFacts,
     )
     from .errors import (
+        AccessDenied as AccessDenied,
+    )
+    from .errors import (
         AllProvidersFailed as AllProvidersFailed,
     )
     from .errors import (
@@ -78,7 +81,22 @@ if TYPE_CHECKING:
     )
     from .layers.fallback import FallbackProvider as FallbackProvider
     from .policy import (
+        Access as Access,
+    )
+    from .policy import (
+        Assume as Assume,
+    )
+    from .policy import (
+        Budget as Budget,
+    )
+    from .policy import (
         Conditions as Conditions,
+    )
+    from .policy import (
+        Example as Example,
+    )
+    from .policy import (
+        Expect as Expect,
     )
     from .policy import (
         Facts as Facts,
@@ -90,7 +108,16 @@ if TYPE_CHECKING:
         Range as Range,
     )
     from .policy import (
+        RateLimits as RateLimits,
+    )
+    from .policy import (
         Rule as Rule,
+    )
+    from .policy import (
+        TimeOfDay as TimeOfDay,
+    )
+    from .policy import (
+        Weights as Weights,
     )
     from .policy import (
         When as When,
@@ -198,13 +225,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "analysis": "TaskAnalyzer TaskFacts",
     "errors": (
-        "AllProvidersFailed AuthenticationError BudgetExceeded ConfigurationError ContentFiltered "
+        "AccessDenied AllProvidersFailed AuthenticationError BudgetExceeded ConfigurationError ContentFiltered "
         "ContextTooLong DevSynthError EmptyResponse InvalidRequest MalformedResponse ModelNotFound "
         "NoModelFits NotConfigured PolicyError ProviderError ProviderTimeout ProviderUnavailable QuotaExhausted "
         "RateLimitError RequestRejected StreamInterrupted"
     ),
     "layers.fallback": "FallbackProvider",
-    "policy": "Conditions Facts Policy Range Rule When",
+    "policy": (
+        "Access Assume Budget Conditions Example Expect Facts Policy Range RateLimits Rule TimeOfDay Weights When"
+    ),
     "port": "ProviderPort",
     "providers.anthropic": "AnthropicProvider",
     "providers.anything": "LiteLLMProvider",

@@ -116,6 +116,12 @@ class NoModelFits(DevSynthError):
         return f"{self.args[0]}{reasons}"
 
 
+class AccessDenied(NoModelFits):
+    """The caller's role may not ask any model of the rule, though there are some that could answer."""
+
+    kind = "access_denied"
+
+
 class ProviderError(DevSynthError):
     """A model was asked and failed.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, Unpack
@@ -15,18 +17,19 @@ from typing_extensions import override
 
 from . import telemetry
 from .analysis import TaskAnalyzer
-from .errors import ConfigurationError, NoModelFits, NotConfigured
+from .errors import ConfigurationError, DevSynthError, NoModelFits, NotConfigured
 from .layers.fallback import FallbackProvider
 from .layers.metered import Metered
 from .layers.named import Named
 from .layers.retrying import Retrying
 from .layers.timed import Timed
 from .layers.traced import Traced
+from .measured import Measured
 from .policy import Conditions, Facts, Policy
 from .port import ProviderPort, as_request
 from .providers.registry import ProviderRegistry, registry
-from .reply import Reply
-from .types import Call, Model, Options, Plan, Request, Retry, Timeouts
+from .reply import OnFinish, Reply
+from .types import Call, ChatRequest, Model, Options, Plan, Request, Retry, Timeouts
 
 if TYPE_CHECKING:
     from .sync import SyncRouter
@@ -67,12 +70,16 @@ class Router(ProviderPort):
                 raise ConfigurationError(f"rule {rule.name!r} names {', '.join(sorted(unknown))}, which is no model")
         if strangers := given.keys() - policy.models.keys():
             raise ConfigurationError(f"policy {policy.name!r} has no model called {', '.join(sorted(strangers))}")
+        if later := [name for name in ("budgets", "limits") if getattr(policy, name)]:
+            raise ConfigurationError(
+                f"policy {policy.name!r} has {' and '.join(later)}, which no router of this version can hold"
+            )
         self._analyzer = analyzer or TaskAnalyzer()
         self._opened: list[ProviderPort] = []
-        models: dict[str, Model] = dict(policy.models)
+        models: dict[str, Model] = dict(policy.priced)
         unavailable: dict[str, str] = {}
         wrong: list[str] = []
-        for name, model in policy.models.items():
+        for name, model in policy.priced.items():
             if name in given:
                 given[name] = Named(given[name].bare, model)
                 continue
@@ -90,7 +97,7 @@ class Router(ProviderPort):
         self.policy = replace(policy, models=models)
         self.providers: Mapping[str, ProviderPort] = MappingProxyType(given)
         self.unavailable: Mapping[str, str] = MappingProxyType(unavailable)
-        self._conditions = Conditions(unavailable=unavailable)
+        self._measured = Measured()
         self._stacks = {
             name: stack(provider, timeouts=policy.timeouts, retry=policy.retry) for name, provider in given.items()
         }
@@ -118,14 +125,22 @@ class Router(ProviderPort):
             deadline = min(deadline, request.call.deadline)
         request = replace(request, call=Call(id=uuid.uuid4().hex, deadline=deadline))
         with telemetry.request_span(request, self.policy.name) as span:
-            plan = self._decide(request)
+            plan = self._decide(request, draw=random.random())
             span.decided(plan)
             chain = FallbackProvider([self._stacks[name] for name in plan.models])
             if plan.limits != request.limits:
                 request = replace(request, limits=plan.limits)
-            reply = await chain.send(request)
+            streamed = isinstance(request, ChatRequest) and request.stream
+            try:
+                reply = await chain.send(request)
+            except DevSynthError as error:
+                self._measured.note(getattr(error, "attempts", ()), streamed=streamed)
+                raise
             reply.plan = plan
-            return reply.since(started).on_finish(span.finish)
+            return reply.since(started).on_finish(self._learn(streamed)).on_finish(span.finish)
+
+    def _learn(self, streamed: bool) -> OnFinish:
+        return lambda reply, error: self._measured.note(reply.attempts, streamed=streamed)
 
     def plan(self, request: Request | str | None = None, **options: Unpack[Options]) -> Plan:
         """What ``send`` would do with this request, and why. Calls nothing; ``print`` it.
@@ -134,8 +149,11 @@ class Router(ProviderPort):
         """
         return self._decide(as_request(request, **options))
 
-    def _decide(self, request: Request) -> Plan:
-        return self.policy.plan(Facts.of(request, self._analyzer), self._conditions)
+    def _decide(self, request: Request, draw: float | None = None) -> Plan:
+        conditions = Conditions(
+            unavailable=self.unavailable, latency=self._measured.latency, now=datetime.now(UTC), draw=draw
+        )
+        return self.policy.plan(Facts.of(request, self._analyzer), conditions)
 
     @property
     @override

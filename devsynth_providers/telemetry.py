@@ -55,6 +55,8 @@ class RequestSpan:
             "devsynth.task.evidence": [f"{e.name}={e.value:g} ({e.contribution:+.2f})" for e in plan.evidence],
             "devsynth.input_tokens.estimated": plan.input_tokens,
         }
+        if plan.explored:
+            facts["devsynth.policy.explored"] = True
         facts |= {f"devsynth.limit.{name}": value for name, value in plan.limits.given.items()}
         self._span.add_event("policy.decide", facts)
 

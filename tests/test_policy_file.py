@@ -101,7 +101,7 @@ def test_a_server_of_ones_own_does_not_get_the_price_of_the_model_it_is_named_af
             rule("  - {name: x, models: [a], when: {task: b}}\n  - {name: x, models: [a]}"),
             "4:12: a second rule called 'x'",
         ),
-        (rule("  - {name: x, models: [a]}\nbudgets: []"), "4:1: unknown key 'budgets'"),
+        (rule("  - {name: x, models: [a]}\nplans: []"), "4:1: unknown key 'plans'"),
         (rule("  - {name: x, models: [a]}\nretry: {atempts: 2}"), "4:9: unknown key 'atempts'; did you mean 'attempts'?"),
         (rule("  - {name: x, models: [a]}\nretry: {attempts: 0}"), "4:19: attempts should be greater than or equal to 1"),
         (rule("  - {name: x, models: [a]}\nversion: 2"), "4:10: version should be 1, not 2"),

@@ -63,7 +63,7 @@ def failure(error: DevSynthError) -> dict[str, Any]:
     attempts: tuple[Attempt, ...] = getattr(error, "attempts", ())
     told = {"error": error.kind, "message": str(error), "attempts": [asdict(attempt) for attempt in attempts]}
     if isinstance(error, NoModelFits):
-        told["rejected"] = [asdict(each) for each in error.rejected]
+        told["rejected"] = [each._asdict() for each in error.rejected]
     partial: str | None = getattr(error, "partial", None)
     return told if partial is None else told | {"partial": partial}
 

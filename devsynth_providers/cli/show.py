@@ -51,7 +51,7 @@ def _as_dict(plan: Plan) -> dict[str, Any]:
         "input_tokens": plan.input_tokens,
         "limits": asdict(plan.limits),
         "candidates": [_candidate(each) for each in plan.candidates],
-        "rejected": [asdict(each) for each in plan.rejected],
+        "rejected": [each._asdict() for each in plan.rejected],
     }
 
 
@@ -63,4 +63,5 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "worst_cost_usd": candidate.worst_cost_usd,
         "latency_s": candidate.latency_s,
         "first_token_s": candidate.first_token_s,
+        "latency_basis": candidate.latency_basis,
     }

@@ -2,6 +2,21 @@
 
 from .facts import Conditions, Facts
 from .policy import Policy
-from .rules import Range, Rule, When
+from .rules import Access, Assume, Budget, Example, Expect, Range, RateLimits, Rule, TimeOfDay, Weights, When
 
-__all__ = ["Conditions", "Facts", "Policy", "Range", "Rule", "When"]
+__all__ = [
+    "Access",
+    "Assume",
+    "Budget",
+    "Conditions",
+    "Example",
+    "Expect",
+    "Facts",
+    "Policy",
+    "Range",
+    "RateLimits",
+    "Rule",
+    "TimeOfDay",
+    "Weights",
+    "When",
+]

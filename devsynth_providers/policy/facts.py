@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Self
 
 from ..analysis import TaskAnalyzer, estimate_tokens
-from ..types import ChatRequest, EmbedRequest, Evidence, Limits, Request
+from ..types import ChatRequest, EmbedRequest, Evidence, Latency, Limits, Request
 
 EXPECTED_OUTPUT_TOKENS = 300
 """How long an answer is taken to be where more is allowed: an assumption, to be replaced by what is measured."""
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +23,12 @@ class Facts:
     complexity: float = 0.0
     evidence: tuple[Evidence, ...] = ()
     task: str | None = None
+    project: str | None = None
+    role: str | None = None
+    tags: tuple[str, ...] = ()
     needs: frozenset[str] = frozenset(("chat",))
+    """Abilities that a model must have."""
+    streaming: bool = False
     input_tokens: int = 0
     longest_text_tokens: int | None = None
     """Of texts to embed, which need not fit a window together, the tokens of the longest."""
@@ -32,15 +40,19 @@ class Facts:
         judged = analyzer.analyze(request.task_text)
         whole = request.text
         tokens = judged.input_tokens if whole == request.task_text else estimate_tokens(whole)
-        longest = max(map(estimate_tokens, request.texts)) if isinstance(request, EmbedRequest) else None
+        chat = request if isinstance(request, ChatRequest) else None
         return cls(
             complexity=judged.complexity,
             evidence=judged.evidence,
             task=request.task,
+            project=request.project,
+            role=request.role,
+            tags=request.tags,
             needs=request.needs,
+            streaming=chat is not None and chat.stream,
             input_tokens=tokens,
-            longest_text_tokens=longest,
-            max_output_tokens=request.max_tokens if isinstance(request, ChatRequest) else 0,
+            longest_text_tokens=max(map(estimate_tokens, request.texts)) if isinstance(request, EmbedRequest) else None,
+            max_output_tokens=0 if chat is None else chat.max_tokens,
             limits=request.limits,
         )
 
@@ -48,9 +60,26 @@ class Facts:
     def expected_output_tokens(self) -> int:
         return min(self.max_output_tokens, EXPECTED_OUTPUT_TOKENS)
 
+    @property
+    def modality(self) -> str:
+        """What goes in or comes out beside text, or ``text``."""
+        return next((each for each in ("embeddings", "vision", "audio") if each in self.needs), "text")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What the world is like at the moment. *unavailable* maps models that can not be asked to the reason."""
+    """What the world is like at the moment. Mappings are from the names of models.
 
-    unavailable: Mapping[str, str] = field(default_factory=dict)
+    *unavailable* says why models can not be asked at all (no key, no file), *unhealthy* why others are better left
+    alone for now. *latency* is what was measured of late; it takes the place of what the policy says.
+    *budget_left_usd* is what may still be spent for this request's sake, ``None`` without a budget. *now* is for rules
+    with a ``time_of_day``, which without it do not hold. *draw* is a number from 0 to 1, new for each request, by which
+    models that nobody has measured get their turn; without it they do not.
+    """
+
+    unavailable: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    unhealthy: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    latency: Mapping[str, Latency] = field(default_factory=lambda: _NOTHING)
+    budget_left_usd: float | None = None
+    now: datetime | None = None
+    draw: float | None = None

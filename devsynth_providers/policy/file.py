@@ -19,6 +19,7 @@ from .. import catalogue
 from ..errors import PolicyError, Problem
 from ..types import Model, Timeouts
 from . import yaml_nodes
+from .contradictions import contradictions
 from .policy import Policy
 from .yaml_nodes import Document
 
@@ -196,35 +197,9 @@ def _problems(error: ValidationError, document: Document) -> Iterable[Problem]:
 
 def _contradictions(policy: Policy, document: Document, providers: Collection[str] | None) -> Iterable[Problem]:
     """What each line alone does not show."""
-    for key, model in policy.models.items():
-        if model.api_key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", model.api_key_env):
-            place = document.place(("models", key, "api_key_env"))
-            yield Problem("api_key_env is the name of a variable that holds the key, not the key", *place)
-        if providers is not None and model.provider not in providers:
-            place = document.place(("models", key, "provider"))
-            hint = _nearest(model.provider, providers) or f"there are: {', '.join(sorted(providers))}"
-            yield Problem(f"no provider is called {model.provider!r}", *place, hint)
-    names: dict[str, int] = {}
-    for index, rule in enumerate(policy.rules):
-        if rule.name in names:
-            yield Problem(f"a second rule called {rule.name!r}", *document.place(("rules", index, "name")))
-        names.setdefault(rule.name, index)
-        for position, model_name in enumerate(rule.models):
-            if model_name not in policy.models:
-                place = document.place(("rules", index, "models", position))
-                yield Problem(f"no model is called {model_name!r}", *place, _nearest(model_name, policy.models))
-            elif model_name in rule.models[:position]:
-                place = document.place(("rules", index, "models", position))
-                yield Problem(f"rule {rule.name!r} names {model_name!r} twice", *place)
-        if rule.when.everything and index < len(policy.rules) - 1:
-            later = policy.rules[index + 1].name
-            place = document.place(("rules", index))
-            yield Problem(f"rule {rule.name!r} matches all, so that {later!r} is never reached", *place)
-    if not policy.rules[-1].when.everything:
-        hint = "add a last rule without 'when'"
-        yield Problem(
-            "the last rule does not match all requests", *document.place(("rules", len(policy.rules) - 1)), hint
-        )
+    for path, message, suggestion, warning in contradictions(policy, providers):
+        if not warning:
+            yield Problem(message, *document.place(path), suggestion)
 
 
 def _mistakes(

@@ -1,50 +1,172 @@
-"""What a rule says: for which requests, which models, within which limits. Plain values."""
+"""What a policy says: for which requests, which models, within which limits, for whom. Plain values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from functools import cache
 from typing import Annotated, ClassVar, Literal
+from zoneinfo import ZoneInfo
 
-from annotated_types import MinLen
+from annotated_types import Ge, Gt, Len, MinLen
 
-from ..types import STRICT, Limits, Share
-from .facts import Facts
+from ..errors import ConfigurationError
+from ..types import STRICT, Ability, Limits, Price, Share, Usd
+from .facts import Conditions, Facts
 
 Order = Literal["listed", "cheapest", "fastest", "best"]
-Names = tuple[Annotated[str, MinLen(1)], ...]
+Name = Annotated[str, MinLen(1)]
+Names = tuple[Name, ...]
+Need = Literal[Ability, "streaming"]
+Modality = Literal["text", "vision", "audio", "embeddings"]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Number = Annotated[float, Ge(0)]
+
+_DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Numbers above *above* and below *below*; the bounds themselves are outside."""
+    """Numbers above *above*, below *below*, and from the first to the second of *between*. The bounds of *between* are
+    inside, the others outside."""
 
     __pydantic_config__: ClassVar = STRICT
 
-    above: Share | None = None
-    below: Share | None = None
+    above: Number | None = None
+    below: Number | None = None
+    between: Annotated[tuple[Number, ...], Len(2, 2)] | None = None
 
     def holds(self, number: float) -> bool:
-        return (self.above is None or number > self.above) and (self.below is None or number < self.below)
+        """Whether *number* is one of them."""
+        return (
+            (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+            and (self.between is None or self.between[0] <= number <= self.between[1])
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeOfDay:
+    """From *from_* on and before *to*, both as ``HH:MM`` in *zone*; past midnight if *to* is the earlier. The days are
+    those on which it begins."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    from_: str = "00:00"
+    to: str = "24:00"
+    zone: str = "UTC"
+    days: tuple[Day, ...] = _DAYS
+
+    def __post_init__(self) -> None:
+        _minutes(self.from_)
+        _minutes(self.to)
+        _zone(self.zone)
+
+    @property
+    def on_the_quarter(self) -> bool:
+        """Whether it begins and ends at a quarter of an hour."""
+        return not (_minutes(self.from_) % 15 or _minutes(self.to) % 15)
+
+    def holds(self, now: datetime | None) -> bool:
+        """Whether *now*, which knows its time zone, is in it."""
+        if now is None:
+            return False
+        there = now.astimezone(_zone(self.zone))
+        minute, day = there.hour * 60 + there.minute, there.weekday()
+        begin, end = _minutes(self.from_), _minutes(self.to)
+        if begin < end:
+            return begin <= minute < end and _DAYS[day] in self.days
+        if minute >= begin:
+            return _DAYS[day] in self.days
+        return minute < end and _DAYS[day - 1] in self.days
+
+
+@cache
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC  # also on machines that have no table of the others
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError):
+        raise ConfigurationError(f"no time zone is called {name!r}; write UTC, or one like Europe/Berlin") from None
+
+
+@cache
+def _minutes(clock: str) -> int:
+    hours, colon, minutes = clock.partition(":")
+    right = colon and len(hours) == len(minutes) == 2 and (hours + minutes).isascii() and (hours + minutes).isdigit()
+    total = int(hours) * 60 + int(minutes) if right else -1
+    if not right or int(minutes) > 59 or total > 24 * 60:
+        raise ConfigurationError(f"a time of day is written as 08:30, up to 24:00, not {clock!r}")
+    return total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class When:
-    """What a request must be like for a rule to decide; everything that is said must hold."""
+    """What a request must be like for a rule to decide; everything that is said must hold.
+
+    Of several names, one is enough; of several needs, all must be there. *all*, *any* and *not_* put further ones
+    together.
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
     complexity: Range | None = None
+    input_tokens: Range | None = None
     task: Names = ()
+    tags: Names = ()
+    project: Names = ()
+    role: Names = ()
+    needs: tuple[Need, ...] = ()
+    modality: tuple[Modality, ...] = ()
+    time_of_day: TimeOfDay | None = None
+    all: tuple[When, ...] = ()
+    any: tuple[When, ...] = ()
+    not_: When | None = None
 
     @property
     def everything(self) -> bool:
-        """Whether every request is like this."""
-        return self.complexity is None and not self.task
+        """Whether it says nothing, so that every request is like this."""
+        return self == _ALWAYS
 
-    def holds(self, facts: Facts) -> bool:
-        if self.complexity is not None and not self.complexity.holds(facts.complexity):
-            return False
-        return not self.task or facts.task in self.task
+    def holds(self, facts: Facts, conditions: Conditions = Conditions()) -> bool:
+        """Whether a request with these *facts* is like this."""
+        return (
+            (not self.task or facts.task in self.task)
+            and (self.complexity is None or self.complexity.holds(facts.complexity))
+            and (self.input_tokens is None or self.input_tokens.holds(facts.input_tokens))
+            and (not self.tags or any(tag in self.tags for tag in facts.tags))
+            and (not self.project or facts.project in self.project)
+            and (not self.role or facts.role in self.role)
+            and (not self.needs or all(_needed(need, facts) for need in self.needs))
+            and (not self.modality or facts.modality in self.modality)
+            and (self.time_of_day is None or self.time_of_day.holds(conditions.now))
+            and all(each.holds(facts, conditions) for each in self.all)
+            and (not self.any or any(each.holds(facts, conditions) for each in self.any))
+            and (self.not_ is None or not self.not_.holds(facts, conditions))
+        )
+
+
+_ALWAYS = When()
+
+
+def _needed(need: str, facts: Facts) -> bool:
+    return facts.streaming if need == "streaming" else need in facts.needs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """How much each of three things counts when models are put in order: how good, how cheap, how fast."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    quality: Number = 0.0
+    cost: Number = 0.0
+    latency: Number = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.quality + self.cost + self.latency > 0:
+            raise ConfigurationError("of the weights quality, cost and latency, one must be above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +175,99 @@ class Rule(Limits):
 
     __pydantic_config__: ClassVar = STRICT
 
-    name: Annotated[str, MinLen(1)]
+    name: Name
     models: Annotated[Names, MinLen(1)]
     when: When = When()
-    prefer: Order = "listed"
+    prefer: Order | Weights = "listed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access(Limits):
+    """What a role may ask for: only *models*, if any are named, and within these limits. The role ``*`` is every role
+    that no other entry names, and a request without a role."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    role: Annotated[Names, MinLen(1)]
+    models: Names = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """What a provider, or one model, is sent at most."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    requests_per_minute: Annotated[int, Gt(0)] | None = None
+    tokens_per_minute: Annotated[int, Gt(0)] | None = None
+    concurrent: Annotated[int, Gt(0)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What may be spent for each project, role or task, or by a router in all, in each hour, day, week or month."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    scope: Literal["project", "role", "task", "router"]
+    limit_usd: Annotated[Usd, Gt(0)]
+    per: Literal["hour", "day", "week", "month", "total"] = "day"
+    when_spent: Literal["refuse", "degrade"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assume:
+    """The price to reckon with where none is known."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    assume: Price
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
+    """What a test wants decided. What is not said may be anything. *models* are those that are asked, in their order;
+    *rejected* those that must not be among them; *fails* is the name of an error in place of a decision."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    rule: Name | None = None
+    first: Name | None = None
+    models: Names | None = None
+    rejected: Names = ()
+    fails: Literal["NoModelFits", "AccessDenied"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A request, and what is to be decided of it: a line of the section ``tests``."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    expect: Expect
+    prompt: str = ""
+    texts: Names = ()
+    """Texts to embed, in place of a prompt."""
+    system_prompt: str | None = None
+    task: str | None = None
+    project: str | None = None
+    role: str | None = None
+    tags: Names = ()
+    needs: tuple[Need, ...] = ()
+    complexity: Share | None = None
+    """In place of what the analyzer makes of the prompt."""
+    input_tokens: Annotated[int, Gt(0)] | None = None
+    max_tokens: Annotated[int, Gt(0)] = 1000
+    at: str | None = None
+    """A moment in ISO 8601, for rules with a ``time_of_day``."""
+    max_cost_usd: Usd | None = None
+    max_expected_cost_usd: Usd | None = None
+    max_latency_s: Number | None = None
+    first_token_s: Number | None = None
+    min_quality: Share | None = None
+
+
+def needs_of(when: When) -> frozenset[str]:
+    """The abilities that every request of which *when* holds needs, as far as it says so itself."""
+    own = set(when.needs) - {"streaming"} | ({when.modality[0]} - {"text"} if len(when.modality) == 1 else set())
+    return frozenset(own.union(*(needs_of(each) for each in when.all)))

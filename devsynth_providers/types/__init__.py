@@ -2,9 +2,23 @@
 
 from .answer import Attempt, Chunk, Response, ToolCallPart, Vector, assemble, total_cost
 from .left_out import MAX_TOKENS, TEMPERATURE, left_out
-from .model import FREE, STRICT, Ability, CostBasis, Latency, Model, Price, Share, Transport, Usage
+from .model import (
+    FREE,
+    STRICT,
+    Ability,
+    CostBasis,
+    Latency,
+    Model,
+    Price,
+    Rates,
+    Share,
+    Transport,
+    Usage,
+    Usd,
+    micros,
+)
 from .options import Context, Options, Parameters
-from .plan import Candidate, Evidence, Plan, Rejection
+from .plan import Candidate, Evidence, LatencyBasis, Plan, Rejection
 from .request import (
     AttemptReason,
     Call,
@@ -36,6 +50,7 @@ __all__ = [
     "EmbedRequest",
     "Evidence",
     "Latency",
+    "LatencyBasis",
     "Limits",
     "Message",
     "Model",
@@ -44,6 +59,7 @@ __all__ = [
     "Parameters",
     "Plan",
     "Price",
+    "Rates",
     "Rejection",
     "Request",
     "Response",
@@ -56,9 +72,11 @@ __all__ = [
     "ToolCallPart",
     "Transport",
     "Usage",
+    "Usd",
     "Vector",
     "assemble",
     "left_out",
+    "micros",
     "take_context",
     "total_cost",
 ]

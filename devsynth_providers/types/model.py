@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from annotated_types import Gt, Interval
 
@@ -41,6 +41,20 @@ class Usage:
     estimated: bool = False
 
 
+class Rates(NamedTuple):
+    """Picodollars for a token, as whole numbers: what a decision over many models reckons with."""
+
+    input: int
+    output: int
+    dearest_input: int
+    dearest_output: int
+
+
+def micros(picos: int) -> int:
+    """Picodollars as millionths of a dollar, rounded up."""
+    return -(-picos // PICOS_PER_MICRO)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """USD for a million tokens of each class. A class without a price of its own costs what its parent does."""
@@ -66,6 +80,16 @@ class Price:
             )
         )
 
+    @property
+    def rates(self) -> Rates:
+        """Whole picodollars for a token: as expected, and of the dearest class that it can be of."""
+        return Rates(
+            _picos(self.input_usd_per_1m),
+            _picos(self.output_usd_per_1m),
+            _picos(max(self.input_usd_per_1m, self.cached_input_usd_per_1m or 0, self.cache_write_usd_per_1m or 0)),
+            _picos(max(self.output_usd_per_1m, self.reasoning_usd_per_1m or 0)),
+        )
+
     def cost_micros(self, usage: Usage) -> int:
         """What *usage* costs in millionths of a dollar, rounded up.
 
@@ -84,14 +108,12 @@ class Price:
         ):
             if tokens:
                 picos += tokens * _picos(parent if own is None else own)
-        return -(-picos // PICOS_PER_MICRO)
+        return micros(picos)
 
     def worst_micros(self, input_tokens: int, output_tokens: int) -> int:
         """What so many tokens cost at most, in millionths of a dollar: each of the dearest class it can be of."""
-        dearest_input = max(self.input_usd_per_1m, self.cached_input_usd_per_1m or 0, self.cache_write_usd_per_1m or 0)
-        dearest_output = max(self.output_usd_per_1m, self.reasoning_usd_per_1m or 0)
-        picos = input_tokens * _picos(dearest_input) + output_tokens * _picos(dearest_output)
-        return -(-picos // PICOS_PER_MICRO)
+        rates = self.rates
+        return micros(input_tokens * rates.dearest_input + output_tokens * rates.dearest_output)
 
 
 FREE = Price(input_usd_per_1m=0.0, output_usd_per_1m=0.0)
@@ -135,6 +157,8 @@ class Model:
     latency: Latency | None = None
     tags: tuple[str, ...] = ()
     transport: Transport = "auto"
+    price_assumed: bool = False
+    """Whether *price* is only what the policy assumes of a model whose price is not known."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -169,7 +193,7 @@ class Model:
             return "unknown"
         if self.price.free:
             return "free"
-        return "estimated" if usage.estimated else "computed"
+        return "estimated" if usage.estimated or self.price_assumed else "computed"
 
 
 def _picos(usd_per_1m: float) -> int:

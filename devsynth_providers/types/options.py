@@ -20,6 +20,7 @@ class Context(TypedDict, total=False):
     role: str | None
     tags: Sequence[str]
     max_cost_usd: float | None
+    max_expected_cost_usd: float | None
     max_latency_s: float | None
     first_token_s: float | None
     min_quality: float | None

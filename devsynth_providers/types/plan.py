@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from typing_extensions import override
 
@@ -19,8 +20,10 @@ class Evidence:
     contribution: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+LatencyBasis = Literal["measured", "prior", "unknown"]
+
+
+class Candidate(NamedTuple):
     """A model that may be asked, with what it is expected to cost and take."""
 
     model: Model
@@ -29,11 +32,13 @@ class Candidate:
     worst_cost_usd: float | None
     """If the answer is as long as it may be."""
     latency_s: float | None
+    """Until the answer is whole, if it has the expected length."""
     first_token_s: float | None
+    latency_basis: LatencyBasis = "unknown"
+    """How the two are known: by what was measured of late, or only by what the policy says of the model."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(NamedTuple):
     """A model of the rule that will not be asked: a stable *code*, and a sentence for people."""
 
     model: str
@@ -53,6 +58,9 @@ class Plan:
     candidates: tuple[Candidate, ...]
     rejected: tuple[Rejection, ...]
     limits: Limits
+    expected_output_tokens: int = 0
+    explored: bool = False
+    """Whether the first model is only first for once, so that something is learnt of its speed."""
 
     @property
     def models(self) -> tuple[str, ...]:

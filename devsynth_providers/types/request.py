@@ -67,7 +67,7 @@ class Message:
         )
 
 
-LIMITS = ("max_cost_usd", "max_latency_s", "first_token_s", "min_quality")
+LIMITS = ("max_cost_usd", "max_expected_cost_usd", "max_latency_s", "first_token_s", "min_quality")
 """The fields of ``Limits``, which rules have too."""
 
 
@@ -75,11 +75,13 @@ LIMITS = ("max_cost_usd", "max_latency_s", "first_token_s", "min_quality")
 class Limits:
     """What the answer may cost and how soon it must come; ``None`` is no limit.
 
-    *max_cost_usd* holds over all attempts, by the worst case of each. *max_latency_s* (the whole answer) and
-    *first_token_s* (its start) are targets: models whose estimate misses them are not asked.
+    *max_cost_usd* holds over all attempts, by the worst case of each: an answer as long as it may be.
+    *max_expected_cost_usd* is for one answer of the length that is expected, and no promise. *max_latency_s* (the whole
+    answer) and *first_token_s* (its start) are targets: models whose estimate misses them are not asked.
     """
 
     max_cost_usd: Usd | None = None
+    max_expected_cost_usd: Usd | None = None
     max_latency_s: Seconds | None = None
     first_token_s: Seconds | None = None
     min_quality: Share | None = None
@@ -101,6 +103,7 @@ class Limits:
             return self
         return Limits(
             max_cost_usd=_least(self.max_cost_usd, other.max_cost_usd),
+            max_expected_cost_usd=_least(self.max_expected_cost_usd, other.max_expected_cost_usd),
             max_latency_s=_least(self.max_latency_s, other.max_latency_s),
             first_token_s=_least(self.first_token_s, other.first_token_s),
             min_quality=max((q for q in (self.min_quality, other.min_quality) if q is not None), default=None),

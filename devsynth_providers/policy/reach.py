@@ -1,0 +1,138 @@
+"""Which rules nothing can reach, found by trying every kind of request that the rules tell apart.
+
+Rules look at few things, and at each by a few bounds or names: between two bounds, and for all names that no rule
+mentions, they decide alike. So a finite number of requests stands for all; where these are too many, only rules that a
+single earlier one covers are found, and nothing is claimed of the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from .facts import Conditions, Facts
+from .rules import Range, When
+
+MOST = 6_000
+"""Kinds of requests that are tried for one policy."""
+MOST_FOR_TWO = 500
+"""The same for two rules, where all together tell too many kinds apart."""
+_OTHER = "\0some other"
+
+
+class Reach:
+    """Of rules with these conditions, in this order."""
+
+    def __init__(self, whens: Sequence[When]) -> None:
+        self._whens = whens
+        kinds = _kinds(whens, MOST)
+        self._takers = None if kinds is None else _takers(whens, kinds)
+
+    def never(self, index: int) -> bool:
+        """Whether no request at all is like the rule with this number."""
+        if self._takers is not None:
+            return not self._takers[index]
+        kinds = _kinds([self._whens[index]], MOST_FOR_TWO)
+        return kinds is not None and not any(self._whens[index].holds(*kind) for kind in kinds)
+
+    def shadowed_by(self, index: int) -> tuple[int, ...] | None:
+        """The earlier rules that together take all that this one matches; ``None`` if some is left, or if that is not
+        known."""
+        if self._takers is not None:
+            takers = self._takers[index]
+            return None if index in takers else tuple(sorted(takers))
+        own = self._whens[index]
+        return next(((each,) for each in range(index) if _covered(own, self._whens[each])), None)
+
+
+def _takers(whens: Sequence[When], kinds: Iterable[tuple[Facts, Conditions]]) -> list[set[int]]:
+    """For each rule, the rules that decide the requests which it matches."""
+    takers: list[set[int]] = [set() for _ in whens]
+    for kind in kinds:
+        matching = [index for index, when in enumerate(whens) if when.holds(*kind)]
+        for index in matching:
+            takers[index].add(matching[0])
+    return takers
+
+
+def _covered(own: When, other: When) -> bool:
+    """Whether each request like *own* is like *other*, and that is certain."""
+    if other.everything or own == other:
+        return True
+    kinds = _kinds([own, other], MOST_FOR_TWO)
+    return kinds is not None and all(other.holds(*kind) for kind in kinds if own.holds(*kind))
+
+
+def _kinds(whens: Sequence[When], most: int) -> Iterator[tuple[Facts, Conditions]] | None:
+    """A request of each kind that *whens* tell apart; ``None`` if there are too many."""
+    parts = [part for when in whens for part in _parts(when)]
+    if any(each.time_of_day and not each.time_of_day.on_the_quarter for each in parts):
+        return None
+    choices: dict[str, list[Any]] = {
+        "complexity": _numbers([each.complexity for each in parts], most=1.0),
+        "input_tokens": _numbers([each.input_tokens for each in parts], most=None),
+        "task": _names(parts, "task"),
+        "project": _names(parts, "project"),
+        "role": _names(parts, "role"),
+        "tags": _subsets(sorted({tag for each in parts for tag in each.tags})),
+        "needs": _subsets(sorted({need for each in parts for need in (*each.needs, *each.modality)} - {"text"})),
+        "now": _moments(parts),
+    }
+    count = 1
+    for values in choices.values():
+        count *= len(values)
+        if count > most:
+            return None
+    return (_kind(dict(zip(choices, each, strict=True))) for each in itertools.product(*choices.values()))
+
+
+def _parts(when: When) -> Iterator[When]:
+    yield when
+    for inner in (*when.all, *when.any, *([when.not_] if when.not_ else [])):
+        yield from _parts(inner)
+
+
+def _numbers(ranges: Sequence[Range | None], most: float | None) -> list[float]:
+    """The bounds, and a number between each two of them, below and above all."""
+    bounds = {0.0} if most is None else {0.0, most}
+    for each in ranges:
+        if each is not None:
+            bounds |= {bound for bound in (each.above, each.below, *(each.between or ())) if bound is not None}
+    inside = sorted(bound for bound in bounds if most is None or bound <= most)
+    between = [(low + high) / 2 for low, high in itertools.pairwise(inside)]
+    return [*inside, *between, *([inside[-1] + 1] if most is None else [])]
+
+
+def _names(parts: Sequence[When], what: str) -> list[str]:
+    return [*sorted({name for each in parts for name in getattr(each, what)}), _OTHER]
+
+
+def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    sizes = range(len(names) + 1) if len(names) <= 14 else range(0)  # so many would be too many in any case
+    found = [each for size in sizes for each in itertools.combinations(names, size)]
+    return found or [()] * (MOST + 1)
+
+
+def _moments(parts: Sequence[When]) -> list[datetime | None]:
+    """Every quarter of an hour of two weeks, one in winter and one in summer, if any rule looks at the clock."""
+    if all(each.time_of_day is None for each in parts):
+        return [None]
+    starts = (datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 7, 6, tzinfo=UTC))
+    return [start + timedelta(minutes=15 * step) for start in starts for step in range(7 * 24 * 4)]
+
+
+def _kind(of: Mapping[str, Any]) -> tuple[Facts, Conditions]:
+    needs = frozenset(of["needs"])
+    facts = Facts(
+        complexity=of["complexity"],
+        input_tokens=of["input_tokens"],
+        task=of["task"],
+        project=of["project"],
+        role=of["role"],
+        tags=of["tags"],
+        needs=needs - {"streaming"} | (frozenset() if "embeddings" in needs else {"chat"}),
+        streaming="streaming" in needs,
+    )
+    return facts, Conditions(now=of["now"])
