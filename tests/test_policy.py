@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devsynth_providers import (
+    Access,
+    AccessDenied,
+    Candidate,
     Conditions,
     EmbedRequest,
     Facts,
@@ -22,6 +26,7 @@ from devsynth_providers import (
     Range,
     Rule,
     TaskAnalyzer,
+    Weights,
     When,
 )
 from devsynth_providers.types import Call, ChatRequest
@@ -214,7 +219,8 @@ limits = st.builds(
     st.none() | st.floats(0, 9),
     maybe,
 )
-prefers = st.sampled_from(("listed", "cheapest", "fastest", "best"))
+weights = st.builds(lambda q, c, t: Weights(quality=q, cost=c, latency=t), *(st.floats(0.01, 9),) * 3)
+prefers = st.sampled_from(("listed", "cheapest", "fastest", "best")) | weights
 facts = st.builds(
     lambda n, m, c, limits: Facts(input_tokens=n, max_output_tokens=m, complexity=c, limits=limits),
     st.integers(0, 8000),
@@ -281,6 +287,131 @@ def test_the_order_of_the_model_table_does_not_matter(table: tuple[Model, ...], 
             other.plan(asked)
         return
     assert plan == other.plan(asked)
+
+
+@given(tables, prefers, facts)
+def test_the_order_is_the_declared_one(table: tuple[Model, ...], prefer: Any, asked: Facts) -> None:
+    try:
+        plan = policy(*table, prefer=prefer).plan(asked)
+    except NoModelFits:
+        return
+    listed = [each.name for each in table if each.name in plan.models]
+    if prefer == "listed":
+        assert list(plan.models) == listed
+        return
+    keys = [order_key(each, prefer, plan.candidates) for each in plan.candidates]
+    assert keys == sorted(keys)
+    ties = zip(plan.models, plan.models[1:], keys, keys[1:], strict=False)
+    assert all(listed.index(one) < listed.index(other) for one, other, a, b in ties if a == b)
+
+
+def order_key(each: Candidate, prefer: Any, beside: tuple[Candidate, ...]) -> float:
+    """What the documentation says of each order, reckoned once more."""
+    cost = math.inf if each.cost_usd is None else each.cost_usd
+    time_s = math.inf if each.latency_s is None else each.latency_s
+    quality = -1.0 if each.model.quality is None else each.model.quality
+    if not isinstance(prefer, Weights):
+        return {"cheapest": cost, "fastest": time_s, "best": -quality}[prefer]
+    costs = [other.cost_usd for other in beside if other.cost_usd is not None]
+    times = [other.latency_s for other in beside if other.latency_s is not None]
+    score = prefer.quality * max(quality, 0.0)
+    if each.cost_usd is not None:
+        score += prefer.cost * (1.0 if cost == min(costs) else min(costs) / cost)
+    if each.latency_s is not None:
+        score += prefer.latency * (1.0 if time_s == min(times) else min(times) / time_s)
+    return -score
+
+
+class TestWeights:
+    def test_twice_the_price_is_worth_half(self) -> None:
+        cheap = model("cheap", price=Price(input_usd_per_1m=1, output_usd_per_1m=1), quality=0.5)
+        good = model("good", price=Price(input_usd_per_1m=2, output_usd_per_1m=2), quality=0.9)
+        assert policy(cheap, good, prefer=Weights(quality=1, cost=1)).plan(FACTS).models == ("cheap", "good")
+        assert policy(cheap, good, prefer=Weights(quality=2, cost=1)).plan(FACTS).models == ("good", "cheap")
+
+    def test_what_is_not_known_counts_nothing(self) -> None:
+        unknown, known = model("unknown", price=None), model("known", price=PRICED)
+        assert policy(unknown, known, prefer=Weights(cost=1)).plan(FACTS).models == ("known", "unknown")
+
+
+class TestAccess:
+    rules = replace(
+        policy(model("big", price=PRICED), model("small")),
+        access=(Access(role=("intern", "guest"), models=("small",)), Access(role=("*",), max_cost_usd=0.01)),
+    )
+
+    def test_a_role_asks_only_the_models_it_may(self) -> None:
+        plan = self.rules.plan(replace(FACTS, role="intern"))
+        assert plan.models == ("small",)
+        assert [(each.model, each.code) for each in plan.rejected] == [("big", "access_denied")]
+
+    def test_every_other_role_and_none_at_all_is_meant_by_the_star(self) -> None:
+        for role in ("developer", None):
+            plan = self.rules.plan(replace(FACTS, role=role))
+            assert (plan.models, plan.limits.max_cost_usd) == (("small",), 0.01)
+            assert plan.rejected[0].code == "over_cost_ceiling"
+
+    def test_with_nothing_left_for_the_role_it_is_denied_and_not_only_unfit(self) -> None:
+        only_big = replace(self.rules, rules=(replace(self.rules.rules[0], models=("big",)),))
+        with pytest.raises(AccessDenied, match="for role 'intern'"):
+            only_big.plan(replace(FACTS, role="intern"))
+
+    def test_several_entries_for_a_role_hold_together(self) -> None:
+        both = replace(
+            self.rules,
+            access=(Access(role=("a",), models=("big", "small")), Access(role=("a", "b"), models=("small",))),
+        )
+        assert both.plan(replace(FACTS, role="a")).models == ("small",)
+
+
+class TestConditions:
+    def test_what_is_left_of_a_budget_is_a_ceiling_like_any_other(self) -> None:
+        both = policy(model("dear", price=PRICED), model("free"))
+        assert both.plan(FACTS, Conditions(budget_left_usd=0.05)).models == ("dear", "free")
+        assert both.plan(FACTS, Conditions(budget_left_usd=0.03)).models == ("free",)
+        assert both.plan(FACTS, Conditions(budget_left_usd=-1)).models == ("free",)
+        assert both.plan(replace(FACTS, limits=Limits(max_cost_usd=0.02)), Conditions(budget_left_usd=5)).models == (
+            "free",
+        )
+
+    def test_a_model_that_is_ill_is_left_alone(self) -> None:
+        assert rejected(
+            policy(model("a"), model("b")), conditions=Conditions(unhealthy={"a": "its circuit is open"})
+        ) == {"a": "unhealthy"}
+
+    def test_what_was_measured_takes_the_place_of_what_the_policy_says(self) -> None:
+        said = model("said", latency=Latency(first_token_s=0.1, tokens_per_s=100))
+        other = model("other", latency=Latency(first_token_s=1, tokens_per_s=100))
+        now = Conditions(latency={"said": Latency(first_token_s=9, tokens_per_s=10)})
+        fastest = policy(said, other, prefer="fastest")
+        assert fastest.plan(FACTS).models == ("said", "other")
+        plan = fastest.plan(FACTS, now)
+        assert [(each.model.name, each.latency_basis) for each in plan.candidates] == [
+            ("other", "prior"),
+            ("said", "measured"),
+        ]
+        assert plan.candidates[1].latency_s == pytest.approx(9 + 300 / 10)
+
+    def test_a_model_that_nobody_measured_gets_its_turn_by_the_draw_alone(self) -> None:
+        known = model("known", latency=Latency(first_token_s=1, tokens_per_s=100))
+        some = policy(known, model("x"), model("y"), prefer="fastest")
+        assert some.plan(FACTS).models == ("known", "x", "y")
+        orders = {draw: some.plan(FACTS, Conditions(draw=draw)) for draw in (0.0, 0.024, 0.026, 0.05, 0.9)}
+        assert {draw: plan.models[0] for draw, plan in orders.items()} == {
+            0.0: "x",
+            0.024: "x",
+            0.026: "y",
+            0.05: "known",
+            0.9: "known",
+        }
+        assert orders[0.0].explored
+        assert not orders[0.9].explored
+        assert policy(known, model("x")).plan(FACTS, Conditions(draw=0.0)).models == ("known", "x")  # speed counts not
+
+    def test_an_expected_cost_and_a_worst_one_are_two_ceilings(self) -> None:
+        dear = policy(model(price=PRICED))  # 1000 tokens in: 0.01 and 0.009 for the 300 expected, 0.03 at worst
+        assert dear.plan(replace(FACTS, limits=Limits(max_expected_cost_usd=0.019))).models == ("m",)
+        assert rejected(dear, replace(FACTS, limits=Limits(max_expected_cost_usd=0.018))) == {"m": "over_expected_cost"}
 
 
 def test_how_far_a_request_has_come_does_not_change_what_is_decided() -> None:

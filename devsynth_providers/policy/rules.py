@@ -87,8 +87,11 @@ def _zone(name: str) -> tzinfo:
         return UTC  # also on machines that have no table of the others
     try:
         return ZoneInfo(name)
-    except (ValueError, OSError):
-        raise ConfigurationError(f"no time zone is called {name!r}; write UTC, or one like Europe/Berlin") from None
+    except (KeyError, ValueError, OSError):
+        raise ConfigurationError(
+            f"no time zone is called {name!r}; write UTC, or one like Europe/Berlin (of machines that have no table of "
+            "them, after pip install tzdata)"
+        ) from None
 
 
 @cache

@@ -1,0 +1,177 @@
+"""Rules that nothing reaches, and models that can never be asked: found where they are, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devsynth_providers import (
+    Access,
+    Budget,
+    Expect,
+    Facts,
+    Limits,
+    Model,
+    Price,
+    Range,
+    RateLimits,
+    Rule,
+    TimeOfDay,
+    When,
+)
+from devsynth_providers.policy.contradictions import contradictions
+from devsynth_providers.policy.reach import Reach
+from devsynth_providers.policy.rules import Example
+
+from .helpers import model, policy
+from .test_rules import requests, whens
+
+
+def told(*rules: Rule, models: tuple[Model, ...] = (model("a"), model("b"))) -> list[str]:
+    made = replace(policy(*models), rules=(*rules, Rule(name="rest", models=tuple(each.name for each in models))))
+    return [f"{'.'.join(map(str, each.path))}: {each.message}" for each in contradictions(made) if not each.warning]
+
+
+def rule(name: str, when: When = When(), **more: object) -> Rule:
+    return Rule(name=name, when=when, models=more.pop("models", ("a",)), **more)  # type: ignore[arg-type]
+
+
+HIGH, LOW = When(complexity=Range(above=0.6)), When(complexity=Range(below=0.3))
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ([rule("x", When(complexity=Range(above=0.8, below=0.3)))], "rules.0.when: rule 'x' can never match"),
+        ([rule("x", When(complexity=Range(above=1)))], "rules.0.when: rule 'x' can never match"),
+        ([rule("x", When(complexity=Range(between=(0.7, 0.2))))], "rules.0.when: rule 'x' can never match"),
+        ([rule("x", When(task=("t",), not_=When(task=("t", "u"))))], "rules.0.when: rule 'x' can never match"),
+        ([rule("x", When(all=(HIGH, LOW)))], "rules.0.when: rule 'x' can never match"),
+        (
+            [rule("x", When(complexity=Range(above=0.5))), rule("y", HIGH)],
+            "rules.1: rule 'y' is never reached: 'x' before it takes all that it matches",
+        ),
+        (
+            [rule("x", HIGH), rule("y", When(complexity=Range(below=0.7))), rule("z", When(task=("t",)))],
+            "rules.2: rule 'z' is never reached: 'x' and 'y' before it take all that it matches",
+        ),
+        (
+            [rule("x", When(task=("t", "u"))), rule("y", When(task=("u",), tags=("v",)))],
+            "rules.1: rule 'y' is never reached: 'x' before it takes",
+        ),
+        ([rule("x"), rule("y", HIGH)], "rules.0: rule 'x' matches all, so that 'y' is never reached"),
+    ],
+)
+def test_a_rule_that_nothing_reaches_is_told_with_those_that_are_in_its_way(rules: list[Rule], said: str) -> None:
+    assert told(*rules)[0].startswith(said)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [rule("x", HIGH), rule("y", When(complexity=Range(below=0.6)))],  # 0.6 itself is left for the last
+        [rule("x", When(task=("t",))), rule("y", When(task=("t", "u")))],
+        [rule("x", When(tags=("a", "b"))), rule("y", When(tags=("c",)))],
+        [rule("x", When(needs=("tools", "json"))), rule("y", When(needs=("tools",)))],
+        [rule("x", When(time_of_day=TimeOfDay(from_="08:07", to="08:09")))],
+        [rule("x", When(time_of_day=TimeOfDay(from_="08:00", to="18:00"))), rule("y", When(task=("t",)))],
+    ],
+)
+def test_rules_that_something_reaches_are_not(rules: list[Rule]) -> None:
+    assert told(*rules) == []
+
+
+def test_of_too_many_kinds_of_requests_only_what_one_rule_covers_is_told() -> None:
+    tags = [rule(f"r{n}", When(tags=(f"t{n}",))) for n in range(20)]
+    assert told(*tags) == []
+    assert "'again' is never reached: 'r3' before it takes" in told(*tags, rule("again", When(tags=("t3",))))[0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(whens, min_size=1, max_size=4), requests)
+def test_a_rule_that_decides_something_is_never_said_to_be_out_of_reach(rules: list[When], facts: Facts) -> None:
+    deciding = next((index for index, when in enumerate(rules) if when.holds(facts)), None)
+    if deciding is None:
+        return
+    reach = Reach(rules)
+    assert not reach.never(deciding)
+    assert reach.shadowed_by(deciding) is None
+
+
+PRICED = Price(input_usd_per_1m=10, output_usd_per_1m=30)
+
+
+@pytest.mark.parametrize(
+    ("facts", "asked", "said"),
+    [
+        ({"context_window": 8000}, {"when": When(input_tokens=Range(above=8000))}, "its window holds 8000"),
+        ({"context_window": 8000}, {"when": When(all=(When(input_tokens=Range(between=(9000, 9999))),))}, "window"),
+        ({"abilities": frozenset(("chat",))}, {"when": When(needs=("tools",))}, "that need tools"),
+        ({"abilities": frozenset(("chat",))}, {"when": When(modality=("embeddings",))}, "that need embeddings"),
+        ({"price": None}, {"max_cost_usd": 0.1}, "its price is not known, and the rule has max_cost_usd"),
+        ({"price": None}, {"max_expected_cost_usd": 0.1}, "and the rule has max_expected_cost_usd"),
+    ],
+)
+def test_a_model_that_a_rule_can_never_ask_is_told(facts: dict[str, object], asked: dict[str, Any], said: str) -> None:
+    found = told(rule("x", models=("b", "a"), **asked), models=(model("a", **facts), model("b")))
+    assert [each for each in found if each.startswith("rules.0.models.1: rule 'x' can never ask 'a'") and said in each]
+
+
+def test_quality_below_a_floor_and_unused_models_are_only_warnings() -> None:
+    made = replace(
+        policy(model("a", quality=0.4), model("b")),
+        rules=(Rule(name="x", models=("a",), min_quality=0.5),),
+    )
+    assert [(each.path, each.warning) for each in contradictions(made)] == [
+        (("rules", 0, "models", 0), True),
+        (("models", "b"), True),
+    ]
+
+
+def test_ceilings_and_budgets_below_any_call_are_told() -> None:
+    dear = model("a", price=PRICED)
+    found = told(rule("x", max_cost_usd=0.001, when=HIGH), models=(dear, model("b")))
+    assert found == [
+        "rules.0.max_cost_usd: max_cost_usd 0.001 is below the worst case of every model of rule 'x': the cheapest "
+        "could cost $0.030010 with the default max_tokens of 1000"
+    ]
+    made = replace(policy(dear), budgets=(Budget(scope="project", limit_usd=0.01),))
+    (only,) = contradictions(made)
+    assert only.path == ("budgets", 0, "limit_usd")
+    assert "below the worst case of one call" in only.message
+
+
+def test_a_rule_that_embeds_stays_in_one_vector_space() -> None:
+    able = frozenset(("embeddings",))
+    both = (model("a", abilities=able), model("b", abilities=able))
+    found = told(rule("x", When(needs=("embeddings",)), models=("a", "b")), models=both)
+    assert found == ["rules.0.models.1: vectors of 'b' can not be compared with those of 'a'"]
+
+
+def test_names_in_access_limits_and_tests_are_those_of_the_policy() -> None:
+    made = replace(
+        policy(model("model-a")),
+        access=(Access(role=("intern",), models=("model-b",)),),
+        limits={"tset": RateLimits(concurrent=1)},
+        tests=(Example(prompt="x", expect=Expect(rule="al", first="model-c", rejected=("model-a",))),),
+    )
+    found = {".".join(map(str, each.path)): each.suggestion for each in contradictions(made)}
+    assert found == {
+        "access.0.models.0": "did you mean 'model-a'?",
+        "limits.tset": "did you mean 'test'?",
+        "tests.0.expect.rule": "did you mean 'all'?",
+        "tests.0.expect.first": "did you mean 'model-a'?",
+    }
+
+
+def test_an_assumed_price_makes_a_model_of_unknown_price_one_to_ask() -> None:
+    from devsynth_providers import Assume
+
+    unknown = replace(policy(model("a", price=None), max_cost_usd=0.1), unknown_price=Assume(assume=PRICED))
+    assert list(contradictions(unknown)) == []
+    plan = unknown.plan(Facts(input_tokens=1000, max_output_tokens=1000, limits=Limits(max_cost_usd=0.05)))
+    assert plan.candidates[0].worst_cost_usd == pytest.approx(0.04)
