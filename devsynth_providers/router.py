@@ -51,7 +51,7 @@ class Router(ProviderPort):
     facts in the policy. A model that lacks something (a key, a file, a package) is left out of every plan, and the plan
     says why, as ``unavailable`` does; what is there and wrong is a ``ConfigurationError``. Use it as a context manager:
     it warms up what is slow the first time, and closes what it opened; providers that it was given are the giver's to
-    close.
+    close. *measured*, how fast models were of late, may be shared by routers that ask the same servers.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Router(ProviderPort):
         *,
         registry: ProviderRegistry = registry,
         analyzer: TaskAnalyzer | None = None,
+        measured: Measured | None = None,
     ) -> None:
         if not isinstance(policy, Policy):
             raise ConfigurationError("Router takes a Policy; Router.from_policy takes a name or a path")
@@ -97,7 +98,7 @@ class Router(ProviderPort):
         self.policy = replace(policy, models=models)
         self.providers: Mapping[str, ProviderPort] = MappingProxyType(given)
         self.unavailable: Mapping[str, str] = MappingProxyType(unavailable)
-        self._measured = Measured()
+        self._measured = measured or Measured()
         self._stacks = {
             name: stack(provider, timeouts=policy.timeouts, retry=policy.retry) for name, provider in given.items()
         }

@@ -24,6 +24,7 @@ from devsynth_providers import (
     Policy,
     Price,
     Range,
+    Rejection,
     Rule,
     TaskAnalyzer,
     Weights,
@@ -375,9 +376,8 @@ class TestConditions:
         )
 
     def test_a_model_that_is_ill_is_left_alone(self) -> None:
-        assert rejected(
-            policy(model("a"), model("b")), conditions=Conditions(unhealthy={"a": "its circuit is open"})
-        ) == {"a": "unhealthy"}
+        plan = policy(model("a"), model("b")).plan(FACTS, Conditions(unhealthy={"a": "its circuit is open"}))
+        assert (plan.models, plan.rejected) == (("b",), (Rejection("a", "unhealthy", "its circuit is open"),))
 
     def test_what_was_measured_takes_the_place_of_what_the_policy_says(self) -> None:
         said = model("said", latency=Latency(first_token_s=0.1, tokens_per_s=100))
