@@ -93,8 +93,8 @@ async def test_a_router_learns_who_is_fast(ask: Ask) -> None:
     fast = ScriptedProvider(model=model("fast"))
     clock = Clock()
     listed = policy(
-        model("slow", latency=Latency(first_token_s=0.001, tokens_per_s=1000)),
-        model("fast", latency=Latency(first_token_s=0.02, tokens_per_s=1000)),
+        model("slow", latency=Latency(first_token_s=0.001, tokens_per_s=1e6)),
+        model("fast", latency=Latency(first_token_s=0.02, tokens_per_s=1e6)),
         prefer="fastest",
     )
     router = Router(listed, {"slow": slow, "fast": fast}, measured=Measured(clock))

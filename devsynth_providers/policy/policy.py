@@ -14,8 +14,8 @@ from annotated_types import MinLen
 
 from ..errors import AccessDenied, NoModelFits
 from ..types import STRICT, Limits, Model, Plan, Retry, Share, Timeouts
-from .decision import Entry, judge
 from .facts import Conditions, Facts
+from .judgement import Entry, judge
 from .order import ordered
 from .rules import Access, Assume, Budget, Example, Name, RateLimits, Rule
 
