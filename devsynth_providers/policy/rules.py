@@ -269,6 +269,22 @@ class Example:
     first_token_s: Number | None = None
     min_quality: Share | None = None
 
+    def __post_init__(self) -> None:
+        if self.prompt and self.texts:
+            raise ConfigurationError("a test has a prompt, or texts to embed, not both")
+        self.moment  # noqa: B018 - raises for what is none
+
+    @property
+    def moment(self) -> datetime | None:
+        """When it is; without a zone in UTC."""
+        if self.at is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(self.at)
+        except ValueError:
+            raise ConfigurationError(f"at is a moment as 2026-11-23T08:30, not {self.at!r}") from None
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
 
 def needs_of(when: When) -> frozenset[str]:
     """The abilities that every request of which *when* holds needs, as far as it says so itself."""

@@ -20,6 +20,7 @@ from .model import (
 from .options import Context, Options, Parameters
 from .plan import Candidate, Evidence, LatencyBasis, Plan, Rejection
 from .request import (
+    LIMITS,
     AttemptReason,
     Call,
     ChatRequest,
@@ -35,6 +36,7 @@ from .settings import Network, Retry, Timeouts, Tls
 
 __all__ = [
     "FREE",
+    "LIMITS",
     "MAX_TOKENS",
     "STRICT",
     "TEMPERATURE",
