@@ -26,7 +26,7 @@ DevSynthError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from typing_extensions import override
@@ -56,12 +56,16 @@ class NotConfigured(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in a policy file. *line* and *column* count from 1; 0 means that no place is known."""
+    """One mistake in a policy file. *line* and *column* count from 1; 0 means that no place is known.
+
+    *file* is where it stands: the policy itself, or one that it extends.
+    """
 
     message: str
     line: int = 0
     column: int = 0
     suggestion: str | None = None
+    file: str | None = None
 
 
 class PolicyError(ConfigurationError):
@@ -71,8 +75,8 @@ class PolicyError(ConfigurationError):
 
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
         super().__init__(file, tuple(problems))
-        self.file = file
-        self.problems = tuple(problems)
+        self.problems = tuple(replace(problem, file=problem.file or file) for problem in problems)
+        self.file = (self.problems[0].file if self.problems else None) or file
 
     @property
     def line(self) -> int:
@@ -91,7 +95,7 @@ class PolicyError(ConfigurationError):
         return "\n".join(self._sentence(problem) for problem in self.problems)
 
     def _sentence(self, problem: Problem) -> str:
-        place = f"{self.file}:{problem.line}:{problem.column}" if problem.line else self.file
+        place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
         return f"{place}: {problem.message}" + (f"; {problem.suggestion}" if problem.suggestion else "")
 
 

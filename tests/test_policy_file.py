@@ -72,7 +72,11 @@ def test_what_the_file_does_not_say_comes_from_the_catalogue() -> None:
 
 def test_a_server_of_ones_own_does_not_get_the_price_of_the_model_it_is_named_after() -> None:
     text = GOOD.replace("gpt-4-turbo: {provider: openai", 'gpt-4-turbo: {provider: openai, base_url: "http://x/v1"')
-    assert parse_policy(text).models["gpt-4-turbo"].price is None
+    with pytest.raises(
+        PolicyError, match="never ask 'gpt-4-turbo': its price is not known, and the rule has max_cost_usd"
+    ):
+        parse_policy(text)
+    assert parse_policy(text.replace("max_cost_usd: 0.05", "")).models["gpt-4-turbo"].price is None
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_a_server_of_ones_own_does_not_get_the_price_of_the_model_it_is_named_af
         ),
         (
             "models: {a: {provider: stub, price: {input_usd_per_1k: 1}}}\nrules: [{name: x, models: a}]",
-            "1:38: unknown key 'input_usd_per_1k'; did you mean 'input_usd_per_1m'?",
+            "1:38: unknown key 'input_usd_per_1k'; write input_usd_per_1m: 1000",
         ),
         (
             'models: {x: {provider: openai, price: catalogue, base_url: "http://x/v1"}}\nrules: [{name: x, models: x}]',

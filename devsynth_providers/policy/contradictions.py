@@ -3,7 +3,6 @@ asked, ceilings below any call. Each with the path of the place in the file wher
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from ..types import MAX_TOKENS, Model
 from .policy import Policy
 from .reach import Reach
 from .rules import Example, Rule, When, needs_of
+from .shorthands import nearest
 
 Path = tuple[str | int, ...]
 
@@ -71,12 +71,6 @@ def _of_example(example: Example, policy: Policy, path: Path) -> Iterable[Contra
             yield each._replace(path=(*inside, "first"))
     yield from _of_names(expect.models or (), policy.models, (*inside, "models"), "this test")
     yield from _of_names(expect.rejected, policy.models, (*inside, "rejected"), "this test")
-
-
-def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The suggestion of what *word* was meant to be."""
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else None
 
 
 def _of_models(models: Mapping[str, Model], providers: Collection[str] | None) -> Iterable[Contradiction]:

@@ -15,7 +15,7 @@ from .rules import Example
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one: *failures* says, for each thing that was expected otherwise, what was decided in its place."""
+    """What became of one: *failures* says, of each thing that was expected, what was decided in its place."""
 
     number: int
     """In the file, from 1 on."""
