@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .analysis import (
         TaskFacts as TaskFacts,
     )
+    from .deployment import stack as stack
     from .errors import (
         AccessDenied as AccessDenied,
     )
@@ -145,12 +146,7 @@ if TYPE_CHECKING:
     )
     from .providers.stub import StubProvider as StubProvider
     from .reply import Reply as Reply
-    from .router import (
-        Router as Router,
-    )
-    from .router import (
-        stack as stack,
-    )
+    from .router import Router as Router
     from .sync import SyncRouter as SyncRouter
     from .tokens import TokenCounter as TokenCounter
     from .types import (
@@ -224,6 +220,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analysis": "TaskAnalyzer TaskFacts",
+    "deployment": "stack",
     "errors": (
         "AccessDenied AllProvidersFailed AuthenticationError BudgetExceeded ConfigurationError ContentFiltered "
         "ContextTooLong DevSynthError EmptyResponse InvalidRequest MalformedResponse ModelNotFound "
@@ -247,7 +244,7 @@ _HOMES = {
     "providers.settings": "Setting Settings",
     "providers.stub": "StubProvider",
     "reply": "Reply",
-    "router": "Router stack",
+    "router": "Router",
     "sync": "SyncRouter",
     "tokens": "TokenCounter",
     "types": (

@@ -8,40 +8,27 @@ import random
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from typing_extensions import override
 
 from . import telemetry
 from .analysis import TaskAnalyzer
-from .errors import ConfigurationError, DevSynthError, NoModelFits, NotConfigured
+from .deployment import Deployer, Deployment, Deployments, checked
+from .errors import ConfigurationError, DevSynthError
 from .layers.fallback import FallbackProvider
-from .layers.metered import Metered
-from .layers.named import Named
-from .layers.retrying import Retrying
-from .layers.timed import Timed
-from .layers.traced import Traced
 from .measured import Measured
-from .policy import Conditions, Facts, Policy
+from .policy import Facts, Policy
 from .port import ProviderPort, as_request
 from .providers.registry import ProviderRegistry, registry
-from .reply import OnFinish, Reply
-from .types import Call, ChatRequest, Model, Options, Plan, Request, Retry, Timeouts
+from .reloading import Reloading, Succession, interval
+from .reply import Reply
+from .shadow import ShadowReport
+from .types import Call, ChatRequest, Model, Options, Plan, Request
 
 if TYPE_CHECKING:
     from .sync import SyncRouter
-
-
-def stack(provider: ProviderPort, *, timeouts: Timeouts = Timeouts(), retry: Retry = Retry()) -> ProviderPort:
-    """The layers around one model, innermost first, each with the reason for its place."""
-    layered = provider.bare  # without the retries and clocks it has for callers who use it alone
-    layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
-    layered = Traced(layered)  # one span and one Attempt for each try, those that ran out of time among them
-    layered = Metered(layered)  # a try that can not be paid is none: neither made nor written down
-    return Retrying(layered, retry)  # outside of all that makes up one try
 
 
 class Router(ProviderPort):
@@ -51,7 +38,11 @@ class Router(ProviderPort):
     facts in the policy. A model that lacks something (a key, a file, a package) is left out of every plan, and the plan
     says why, as ``unavailable`` does; what is there and wrong is a ``ConfigurationError``. Use it as a context manager:
     it warms up what is slow the first time, and closes what it opened; providers that it was given are the giver's to
-    close. *measured*, how fast models were of late, may be shared by routers that ask the same servers.
+    close.
+
+    *shadow* is a policy on trial: it decides every request too, calls nothing, and ``shadow_report`` and the traces say
+    where it would have decided otherwise. *measured*, how fast models were of late, may be shared by routers that ask
+    the same servers.
     """
 
     def __init__(
@@ -61,47 +52,20 @@ class Router(ProviderPort):
         *,
         registry: ProviderRegistry = registry,
         analyzer: TaskAnalyzer | None = None,
+        shadow: Policy | None = None,
         measured: Measured | None = None,
     ) -> None:
         if not isinstance(policy, Policy):
             raise ConfigurationError("Router takes a Policy; Router.from_policy takes a name or a path")
         given = dict(providers or {})
-        for rule in policy.rules:
-            if unknown := set(rule.models) - policy.models.keys():
-                raise ConfigurationError(f"rule {rule.name!r} names {', '.join(sorted(unknown))}, which is no model")
-        if strangers := given.keys() - policy.models.keys():
+        if strangers := given.keys() - checked(policy).models.keys():
             raise ConfigurationError(f"policy {policy.name!r} has no model called {', '.join(sorted(strangers))}")
-        if later := [name for name in ("budgets", "limits") if getattr(policy, name)]:
-            raise ConfigurationError(
-                f"policy {policy.name!r} has {' and '.join(later)}, which no router of this version can hold"
-            )
         self._analyzer = analyzer or TaskAnalyzer()
-        self._opened: list[ProviderPort] = []
-        models: dict[str, Model] = dict(policy.priced)
-        unavailable: dict[str, str] = {}
-        wrong: list[str] = []
-        for name, model in policy.priced.items():
-            if name in given:
-                given[name] = Named(given[name].bare, model)
-                continue
-            try:
-                built = registry.build(model, policy.timeouts)
-                self._opened.append(built)
-                given[name] = built if built.model.name == name else Named(built, model)
-                models[name] = given[name].model
-            except NotConfigured as error:
-                unavailable[name] = str(error)
-            except ConfigurationError as error:
-                wrong.append(f"{name}: {error}")
-        if wrong:
-            raise ConfigurationError(f"policy {policy.name!r} can not be carried out. " + "; ".join(wrong))
-        self.policy = replace(policy, models=models)
-        self.providers: Mapping[str, ProviderPort] = MappingProxyType(given)
-        self.unavailable: Mapping[str, str] = MappingProxyType(unavailable)
         self._measured = measured or Measured()
-        self._stacks = {
-            name: stack(provider, timeouts=policy.timeouts, retry=policy.retry) for name, provider in given.items()
-        }
+        deployer = Deployer(given, registry)
+        self._deployments = Deployments(deployer.deploy(policy, shadow))
+        self._succession = Succession(deployer, self._deployments)
+        self._reloading: Reloading | None = None
 
     @classmethod
     def from_policy(
@@ -111,24 +75,52 @@ class Router(ProviderPort):
         *,
         registry: ProviderRegistry = registry,
         analyzer: TaskAnalyzer | None = None,
+        shadow: str | Path | None = None,
+        reload_s: float | None = None,
     ) -> Self:
-        """A router by a policy file, or by the name of a packaged policy. Raises ``PolicyError``."""
-        from .policy.file import load_policy  # noqa: PLC0415 - pydantic and yaml, only for those who read files
+        """A router by a policy file, or by the name of a packaged policy. Raises ``PolicyError``.
 
-        policy = load_policy(source, providers=registry)
-        return cls(policy, providers, registry=registry, analyzer=analyzer)
+        With *reload_s* it looks whether the file, or that of the *shadow*, has changed: when a request comes, and the
+        last look is as many seconds ago. That request does not wait, and goes by the policy that it finds: a thread
+        reads and checks the file beside it, and puts the new policy in its place whole. Calls that have begun keep what
+        they began with; providers whose facts are the same serve on, the others are closed when their last call has
+        ended. A file that is wrong changes nothing: ``reload_error``, the log and the next trace say what is wrong, and
+        the next look reads it again. ``aclose`` ends a look that has begun.
+        """
+        from .policy.watched import WatchedPolicy  # noqa: PLC0415 - pydantic and yaml, only for those who read files
+
+        every_s = interval(reload_s)
+        main = WatchedPolicy(source, registry)
+        trial = None if shadow is None else WatchedPolicy(shadow, registry)
+        on_trial = None if trial is None else trial.policy
+        router = cls(main.policy, providers, registry=registry, analyzer=analyzer, shadow=on_trial)
+        router._reloading = Reloading(router._succession, main, trial, every_s)
+        return router
 
     @override
     async def send(self, request: Request) -> Reply:
+        held = self._deployments.hold()
+        try:
+            reply = await self._send(request, held.deployment)
+        except BaseException:
+            self._succession.release(held)
+            raise
+        return reply.on_finish(lambda *_: self._succession.release(held))
+
+    async def _send(self, request: Request, deployment: Deployment) -> Reply:
         started = asyncio.get_running_loop().time()
-        deadline = started + self.policy.timeouts.total_s
+        deadline = started + deployment.policy.timeouts.total_s
         if request.call.deadline is not None:
             deadline = min(deadline, request.call.deadline)
         request = replace(request, call=Call(id=uuid.uuid4().hex, deadline=deadline))
-        with telemetry.request_span(request, self.policy.name) as span:
-            plan = self._decide(request, draw=random.random())
+        with telemetry.request_span(request, deployment.policy.name) as span:
+            if self._reloading is not None:
+                self._reloading.glance()
+            plan = deployment.decide(
+                Facts.of(request, self._analyzer), deployment.conditions(self._measured.latency, random.random())
+            )
             span.decided(plan)
-            chain = FallbackProvider([self._stacks[name] for name in plan.models])
+            chain = FallbackProvider([deployment.stacks[name] for name in plan.models])
             if plan.limits != request.limits:
                 request = replace(request, limits=plan.limits)
             streamed = isinstance(request, ChatRequest) and request.stream
@@ -138,41 +130,67 @@ class Router(ProviderPort):
                 self._measured.note(getattr(error, "attempts", ()), streamed=streamed)
                 raise
             reply.plan = plan
-            return reply.since(started).on_finish(self._learn(streamed)).on_finish(span.finish)
-
-    def _learn(self, streamed: bool) -> OnFinish:
-        return lambda reply, error: self._measured.note(reply.attempts, streamed=streamed)
+            reply.on_finish(lambda reply, _: self._measured.note(reply.attempts, streamed=streamed))
+            return reply.since(started).on_finish(span.finish)
 
     def plan(self, request: Request | str | None = None, **options: Unpack[Options]) -> Plan:
         """What ``send`` would do with this request, and why. Calls nothing; ``print`` it.
 
         Raises ``NoModelFits`` where ``send`` would.
         """
-        return self._decide(as_request(request, **options))
+        deployment = self._deployments.current
+        facts = Facts.of(as_request(request, **options), self._analyzer)
+        return deployment.policy.plan(facts, deployment.conditions(self._measured.latency))
 
-    def _decide(self, request: Request, draw: float | None = None) -> Plan:
-        conditions = Conditions(
-            unavailable=self.unavailable, latency=self._measured.latency, now=datetime.now(UTC), draw=draw
-        )
-        return self.policy.plan(Facts.of(request, self._analyzer), conditions)
+    async def reload(self) -> None:
+        """Read the policy file again now, and the shadow's, changed or not: a model that lacked something gets another
+        chance. Raises ``ConfigurationError``, of which ``PolicyError`` is one, if it is wrong; then nothing changes."""
+        if self._reloading is None:
+            raise ConfigurationError("this router was made from a Policy in code: there is no file to read again")
+        await self._reloading.reload()
+
+    @property
+    def reload_error(self) -> Exception | None:
+        """Why the files, as they were last read, could not be taken; ``None`` if all is well."""
+        return None if self._reloading is None else self._reloading.error
+
+    @property
+    def shadow_report(self) -> ShadowReport | None:
+        """How the policy on trial compares, since it and the policy have been what they are; ``None`` without one."""
+        shadow = self._deployments.current.shadow
+        return None if shadow is None else shadow.report
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that requests are decided by, with what providers know of its models."""
+        return self._deployments.current.policy
+
+    @property
+    def providers(self) -> Mapping[str, ProviderPort]:
+        """Who serves which model."""
+        return self._deployments.current.providers
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """Models that can not be asked, and why."""
+        return self._deployments.current.unavailable
 
     @property
     @override
     def model(self) -> Model:
         """The first model that the last rule, the one for everything else, would ask if it can be asked at all."""
-        names = self.policy.rules[-1].models
-        return self.policy.models[next((name for name in names if name in self.providers), names[0])]
+        return self._deployments.current.model
 
     @property
     @override
     def max_context_size(self) -> int:
-        provider = self.providers.get(self.model.name)
-        return super().max_context_size if provider is None else provider.max_context_size
+        first = self._deployments.current.first
+        return super().max_context_size if first is None else first.max_context_size
 
     @override
     def count_tokens(self, text: str) -> int:
-        provider = self.providers.get(self.model.name)
-        return super().count_tokens(text) if provider is None else provider.count_tokens(text)
+        first = self._deployments.current.first
+        return super().count_tokens(text) if first is None else first.count_tokens(text)
 
     @functools.cached_property
     def sync(self) -> SyncRouter:
@@ -183,22 +201,21 @@ class Router(ProviderPort):
 
     @override
     async def warm_up(self) -> None:
-        if not self.providers:
-            reasons = "; ".join(f"{name}: {why}" for name, why in self.unavailable.items())
-            raise NoModelFits(f"no model of policy {self.policy.name!r} is configured: {reasons}")
-        done = await asyncio.gather(*(each.warm_up() for each in self.providers.values()), return_exceptions=True)
-        failed = [result for result in done if isinstance(result, BaseException)]
-        if len(failed) == len(done):  # one that is left is enough to answer: the others fall back to it
+        held = self._deployments.hold()
+        try:
+            await held.deployment.warm_up()
+        except Exception:
             await self.aclose()
-            raise failed[0]
+            raise
+        finally:
+            self._succession.release(held)
 
     @override
     async def aclose(self) -> None:
+        if self._reloading is not None:
+            self._reloading.stop()
         try:
-            done = await asyncio.gather(*(each.aclose() for each in self._opened), return_exceptions=True)
+            await self._succession.aclose()
         finally:
             if "sync" in self.__dict__:
                 self.sync.stop()
-        for result in done:
-            if isinstance(result, BaseException):
-                raise result

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
+from ..deployment import stack
 from ..errors import (
     AuthenticationError,
     ContentFiltered,
@@ -15,7 +16,7 @@ from ..errors import (
     RequestRejected,
 )
 from ..port import ProviderPort
-from ..router import Router, stack
+from ..router import Router
 from ..types import ChatRequest, EmbedRequest, Model, Request, Response, Retry
 from .finding import Finding
 from .servers import advice, facade

@@ -25,6 +25,16 @@ Mistake = Callable[[Model, Timeouts], str | None]
 """Says what is wrong with a model that the file alone does not show, beginning with the key if it is one of them."""
 
 
+def policy_files(source: str | Path) -> tuple[Path, ...]:
+    """The files that the policy *source* is read from, its own first, those that it extends after it.
+
+    Raises ``PolicyError`` if one of them is not there, or is no policy.
+    """
+    path = sources.find(source)
+    _, _, files = merging.read_whole(sources.read_text(path), str(path))
+    return tuple(map(Path, files))
+
+
 def load_policy(
     source: str | Path,
     *,
@@ -108,7 +118,7 @@ def resolved(source: str | Path) -> str:
 
 def _filled(text: str, file: str, environment: Mapping[str, str]) -> tuple[Node, list[Problem]]:
     """The tree of *text* with what it extends, its variables, defaults and tags, and what is wrong with those."""
-    root, problems = merging.read_whole(text, file)
+    root, problems, _ = merging.read_whole(text, file)
     problems += variables.expand(root, environment)
     problems += shorthands.expand_tags(root)
     defaults, misplaced = shorthands.defaults_of(root)

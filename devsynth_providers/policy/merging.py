@@ -20,8 +20,8 @@ _OWN = ("name", "tests", "version", "extends")
 _APPENDED = ("access", "budgets")
 
 
-def read_whole(text: str, file: str) -> tuple[Node, list[Problem]]:
-    """The tree of *text* with all that it extends, and what is wrong with single values.
+def read_whole(text: str, file: str) -> tuple[Node, list[Problem], list[str]]:
+    """The tree of *text* with all that it extends, what is wrong with single values, and the files, its own first.
 
     Raises ``PolicyError`` if a file of the chain can not be had, or is no mapping.
     """
@@ -53,7 +53,7 @@ def read_whole(text: str, file: str) -> tuple[Node, list[Problem]]:
     whole = nodes.pop()
     while nodes:
         whole = _extended(nodes.pop(), whole)
-    return whole, problems
+    return whole, problems, chain
 
 
 def _next(extends: Node, chain: list[str]) -> Path:

@@ -1,0 +1,228 @@
+"""What a router decides and asks by, as one value; and which of them calls still use when another has come."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from .errors import ConfigurationError, NoModelFits, NotConfigured
+from .layers.metered import Metered
+from .layers.named import Named
+from .layers.retrying import Retrying
+from .layers.timed import Timed
+from .layers.traced import Traced
+from .policy import Conditions, Facts, Policy
+from .port import ProviderPort
+from .providers.base import BaseProvider
+from .providers.registry import ProviderRegistry
+from .shadow import Shadow
+from .types import Latency, Model, Plan, Retry, Timeouts
+
+
+def stack(provider: ProviderPort, *, timeouts: Timeouts = Timeouts(), retry: Retry = Retry()) -> ProviderPort:
+    """The layers around one model, innermost first, each with the reason for its place."""
+    layered = provider.bare  # without the retries and clocks it has for callers who use it alone
+    layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
+    layered = Traced(layered)  # one span and one Attempt for each try, those that ran out of time among them
+    layered = Metered(layered)  # a try that can not be paid is none: neither made nor written down
+    return Retrying(layered, retry)  # outside of all that makes up one try
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Deployment:
+    """A policy with all that carries it out. It never changes: another policy is another deployment.
+
+    *stated* is the policy as it was given, *policy* the same with what providers know of their models, *on_trial* the
+    policy that *shadow* compares it with.
+    """
+
+    stated: Policy
+    policy: Policy
+    providers: Mapping[str, ProviderPort]
+    unavailable: Mapping[str, str]
+    stacks: Mapping[str, ProviderPort]
+    opened: Mapping[str, ProviderPort]
+    """Of the providers, those that were built for it, as they were built: ours to close."""
+    on_trial: Policy | None = None
+    shadow: Shadow | None = None
+    calls: set[Hold] = field(default_factory=set)
+    """The calls that use it at this moment."""
+
+    def conditions(self, latency: Mapping[str, Latency], draw: float | None = None) -> Conditions:
+        """What the world is like now: *latency* as measured of late, *draw* as ``Conditions`` has it."""
+        return Conditions(unavailable=self.unavailable, latency=latency, now=datetime.now(UTC), draw=draw)
+
+    def decide(self, facts: Facts, conditions: Conditions) -> Plan:
+        """The plan for a request with these *facts*; the policy on trial decides too. Raises ``NoModelFits``."""
+        if self.shadow is None:
+            return self.policy.plan(facts, conditions)
+        try:
+            plan = self.policy.plan(facts, conditions)
+        except NoModelFits as error:
+            self.shadow.compare(facts, conditions, error)
+            raise
+        self.shadow.compare(facts, conditions, plan)
+        return plan
+
+    @property
+    def model(self) -> Model:
+        """The first model that the last rule, the one for everything else, would ask if it can be asked at all."""
+        names = self.policy.rules[-1].models
+        return self.policy.models[next((name for name in names if name in self.providers), names[0])]
+
+    @property
+    def first(self) -> ProviderPort | None:
+        """The provider of ``model``, if there is one."""
+        return self.providers.get(self.model.name)
+
+    async def warm_up(self) -> None:
+        """Warm up every provider. Raises ``NoModelFits`` if there is none, and what the first raised if all fail: one
+        that is left is enough to answer, the others fall back to it."""
+        if not self.providers:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.unavailable.items())
+            raise NoModelFits(f"no model of policy {self.policy.name!r} is configured: {reasons}")
+        done = await asyncio.gather(*(each.warm_up() for each in self.providers.values()), return_exceptions=True)
+        failed = [result for result in done if isinstance(result, BaseException)]
+        if len(failed) == len(done):
+            raise failed[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployer:
+    """Makes deployments: *given* maps names of models to the caller's providers, the *registry* builds the others."""
+
+    given: Mapping[str, ProviderPort]
+    registry: ProviderRegistry
+
+    def deploy(self, policy: Policy, shadow: Policy | None = None, before: Deployment | None = None) -> Deployment:
+        """A deployment of *policy*. Providers of *before* serve on where nothing has changed that they are built from.
+
+        Opens nothing. Raises ``ConfigurationError`` if the policy can not be carried out.
+        """
+        kept = {name for name in checked(policy).models if before is not None and _serves_on(before, name, policy)}
+        opened, unavailable = self._build(policy, policy.models.keys() - self.given.keys() - kept)
+        providers: dict[str, ProviderPort] = {}
+        for name, model in policy.priced.items():
+            if before is not None and name in kept:
+                providers[name] = before.providers[name]
+                if name in before.opened:
+                    opened[name] = before.opened[name]
+            elif name in self.given:
+                providers[name] = Named(self.given[name].bare, model)
+            elif name in opened:
+                built = opened[name]
+                providers[name] = built if built.model.name == name else Named(built, model)
+        models = {name: providers[name].model if name in opened else model for name, model in policy.priced.items()}
+        return Deployment(
+            stated=policy,
+            policy=replace(policy, models=models),
+            providers=MappingProxyType(providers),
+            unavailable=MappingProxyType(unavailable),
+            stacks={
+                name: stack(each, timeouts=policy.timeouts, retry=policy.retry) for name, each in providers.items()
+            },
+            opened=opened,
+            on_trial=shadow,
+            shadow=_shadow(policy, models, shadow, before),
+        )
+
+    def _build(self, policy: Policy, names: Collection[str]) -> tuple[dict[str, ProviderPort], dict[str, str]]:
+        """Providers for the models called *names*, and why there is none for the others."""
+        built: dict[str, ProviderPort] = {}
+        unavailable: dict[str, str] = {}
+        wrong: list[str] = []
+        for name, model in policy.priced.items():
+            if name not in names:
+                continue
+            try:
+                built[name] = self.registry.build(model, policy.timeouts)
+            except NotConfigured as error:
+                unavailable[name] = str(error)
+            except ConfigurationError as error:
+                wrong.append(f"{name}: {error}")
+        if wrong:
+            raise ConfigurationError(f"policy {policy.name!r} can not be carried out. " + "; ".join(wrong))
+        return built, unavailable
+
+
+def checked(policy: Policy) -> Policy:
+    """*policy*, if its rules name models that it has: files are checked when they are read, those made in code here."""
+    for rule in policy.rules:
+        if unknown := set(rule.models) - policy.models.keys():
+            raise ConfigurationError(f"rule {rule.name!r} names {', '.join(sorted(unknown))}, which is no model")
+    if later := [section for section in ("budgets", "limits") if getattr(policy, section)]:
+        raise ConfigurationError(
+            f"policy {policy.name!r} has {' and '.join(later)}, which no router of this version can hold"
+        )
+    return policy
+
+
+def _serves_on(before: Deployment, name: str, policy: Policy) -> bool:
+    if name not in before.providers or before.stated.priced[name] != policy.priced[name]:
+        return False
+    has_clocks = isinstance(before.opened.get(name), BaseProvider)
+    return not has_clocks or before.stated.timeouts == policy.timeouts
+
+
+def _shadow(
+    policy: Policy, models: Mapping[str, Model], shadow: Policy | None, before: Deployment | None
+) -> Shadow | None:
+    if shadow is None:
+        return None
+    if before is not None and (before.stated, before.on_trial) == (policy, shadow):
+        return before.shadow  # what it has counted is still true
+    return Shadow(checked(shadow), policy, models)
+
+
+class Hold:
+    """One call's claim on the deployment that it began with."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+
+
+class Deployments:
+    """The deployment that serves, and those before it that calls still use.
+
+    Any thread may ask for it while another brings the next. A call takes no lock: none that a fork could leave behind.
+    """
+
+    def __init__(self, first: Deployment) -> None:
+        self.current = first
+        self._retired: list[Deployment] = []
+        self._lock = threading.Lock()
+
+    def hold(self) -> Hold:
+        """Claim the current deployment, until ``release``."""
+        while True:
+            held = Hold(self.current)
+            held.deployment.calls.add(held)
+            if held.deployment is self.current:
+                return held
+            held.deployment.calls.discard(held)  # another came in between, and may not have seen the claim
+
+    def release(self, held: Hold) -> bool:
+        """The call has ended. Whether there may be providers now that nobody uses."""
+        held.deployment.calls.discard(held)
+        return bool(self._retired)
+
+    def put(self, following: Deployment) -> None:
+        """From now on calls begin with *following*."""
+        with self._lock:
+            self._retired.append(self.current)
+            self.current = following
+
+    def take_unused(self, *, at_once: bool = False) -> list[ProviderPort]:
+        """Providers that were built here and that nobody will use again, each once; *at_once*, also those that calls
+        of retired deployments use."""
+        with self._lock:
+            busy = [] if at_once else [each for each in self._retired if each.calls]
+            done = [each for each in self._retired if each not in busy]
+            self._retired = busy
+            used = {id(provider) for each in (self.current, *busy) for provider in each.opened.values()}
+        left = {id(provider): provider for each in done for provider in each.opened.values()}
+        return [provider for key, provider in left.items() if key not in used]

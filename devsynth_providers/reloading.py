@@ -1,0 +1,188 @@
+"""Another policy while the router works: looked for, read and checked beside the calls, and put in its place whole."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from . import telemetry
+from .background import Background
+from .deployment import Deployer, Deployments, Hold
+from .errors import ConfigurationError
+from .policy import Policy
+from .port import ProviderPort
+from .providers.threads import in_thread
+
+if TYPE_CHECKING:
+    from .policy.watched import WatchedPolicy
+
+log = logging.getLogger("devsynth_providers")
+
+
+class Succession:
+    """Follows one deployment by another, and closes what only the former used once its last call has ended."""
+
+    def __init__(self, deployer: Deployer, deployments: Deployments) -> None:
+        self.deployer = deployer
+        self.deployments = deployments
+        self.background = Background()
+
+    def follow(self, policy: Policy, shadow: Policy | None) -> None:
+        """Let calls that begin from now on go by *policy*. Raises ``ConfigurationError`` if it can not be done."""
+        self.deployments.put(self.deployer.deploy(policy, shadow, self.deployments.current))
+
+    def release(self, held: Hold) -> None:
+        """A call has ended."""
+        if self.deployments.release(held):
+            self.background.start(self.close_unused())
+
+    async def close_unused(self) -> None:
+        """Close what nobody uses any more. What can not be closed is told in the log: no call fails by it."""
+        unused = self.deployments.take_unused()
+        for provider, failed in zip(unused, await _closed(unused), strict=True):
+            if failed is not None:
+                log.warning("model %s, which is no longer used, could not be closed: %s", provider.model.name, failed)
+
+    async def aclose(self) -> None:
+        """Close everything that was opened, whoever uses it."""
+        await self.background.ended()
+        left = self.deployments.take_unused(at_once=True)
+        failed = await _closed([*left, *self.deployments.current.opened.values()])
+        for error in filter(None, failed):
+            raise error
+
+
+class Reloading:
+    """Looks whether the files have changed, at most every *every_s* seconds and only when a request comes; never, if
+    *every_s* is ``None``. One look at a time, in a thread of its own that ends with it."""
+
+    def __init__(
+        self, succession: Succession, main: WatchedPolicy, shadow: WatchedPolicy | None, every_s: float | None
+    ) -> None:
+        self._succession = succession
+        self._main = main
+        self._shadow = shadow
+        self._every_s = every_s
+        self._next = time.monotonic() + (every_s or 0.0)
+        self._stop = threading.Event()
+        self._pid = os.getpid()
+        self._looking = threading.Lock()
+        self.error: Exception | None = None
+        self._untold: Exception | None = None
+        self._logged: object = None
+
+    def glance(self) -> None:
+        """A request has come. It waits for nothing: a look that is due begins beside it."""
+        if self._untold is not None:
+            failed, self._untold = self._untold, None
+            telemetry.event("policy.reload_failed", **{"devsynth.policy.error": str(failed).partition("\n")[0][:200]})
+        if self._every_s is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._every_s
+        if self._pid != os.getpid():
+            self._pid, self._looking = os.getpid(), threading.Lock()  # a forked child: the look has stayed behind
+        if not self._looking.locked():
+            self._succession.background.start(self._look())
+
+    async def _look(self) -> None:
+        await in_thread(self._look_now)
+        await self._succession.close_unused()
+
+    def _look_now(self) -> None:
+        if not self._looking.acquire(blocking=False):
+            return
+        try:
+            if self.error is not None or self._main.changed or (self._shadow is not None and self._shadow.changed):
+                self._reload(self._stop)
+        except _Stopped:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the calls go on by the policy that there is
+            self._failed(error)
+        finally:
+            self._looking.release()
+
+    async def reload(self) -> None:
+        """Do it now, changed or not. Raises what is wrong."""
+        await in_thread(self._reload_now)
+        await self._succession.close_unused()
+
+    def _reload_now(self) -> None:
+        with self._looking:
+            try:
+                self._reload(self._stop, anyway=True)
+            except _Stopped as error:
+                raise ConfigurationError(str(error)) from None
+            if self.error is not None:
+                raise self.error
+
+    def _reload(self, stop: threading.Event, *, anyway: bool = False) -> None:
+        """Take what is right of the two files; of what is wrong, the first mistake is told."""
+
+        def wait(seconds: float) -> None:
+            if stop.wait(seconds):
+                raise _Stopped("the router was closed while it read its policy again")
+
+        now = self._succession.deployments.current
+        failed: list[ConfigurationError] = []
+        policy = _read(self._main, now.stated, wait, failed)
+        broken = bool(failed)
+        shadow = None if self._shadow is None else _read(self._shadow, now.on_trial, wait, failed)
+        if (anyway and not broken) or (policy, shadow) != (now.stated, now.on_trial):
+            try:
+                self._succession.follow(policy := policy or now.stated, shadow)
+            except ConfigurationError as error:
+                failed.append(error)
+            else:
+                log.info("requests are decided by policy %r as it is now in %s", policy.name, self._main.path)
+        if failed:
+            self._failed(failed[0])
+        else:
+            self.error = self._untold = self._logged = None
+
+    def _failed(self, error: Exception) -> None:
+        """Keep *error* to be looked at, and tell it, once for each state of the files."""
+        self.error = error
+        telling = (str(error), self._main.version, self._shadow and self._shadow.version)
+        if telling != self._logged:
+            self._logged = telling
+            self._untold = error
+            log.error("the policy stays as it was: %s", error)
+
+    def stop(self) -> None:
+        """End a look that has begun. The next request may begin another."""
+        self._stop.set()
+        self._stop = threading.Event()
+
+
+class _Stopped(Exception):
+    """The look is not to go on."""
+
+
+def _read(
+    watched: WatchedPolicy, now: Policy | None, wait: Callable[[float], None], failed: list[ConfigurationError]
+) -> Policy | None:
+    """What *watched* is by its file; what it is *now*, if that is wrong."""
+    try:
+        return watched.read(wait)
+    except ConfigurationError as error:
+        failed.append(error)
+        return now
+
+
+def interval(seconds: float | None) -> float | None:
+    """*seconds*, if one can look so often. Raises ``ConfigurationError``."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"reload_s is a number of seconds from 0 on, or None, not {seconds!r}")
+    return seconds
+
+
+async def _closed(providers: Sequence[ProviderPort]) -> list[BaseException | None]:
+    return await asyncio.gather(*(each.aclose() for each in providers), return_exceptions=True)
