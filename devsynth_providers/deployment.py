@@ -173,6 +173,8 @@ def _shadow(
 ) -> Shadow | None:
     if shadow is None:
         return None
+    if not isinstance(shadow, Policy):
+        raise ConfigurationError("shadow is a Policy; Router.from_policy takes a name or a path")
     if before is not None and (before.stated, before.on_trial) == (policy, shadow):
         return before.shadow  # what it has counted is still true
     return Shadow(checked(shadow), policy, models)
@@ -194,6 +196,7 @@ class Deployments:
     def __init__(self, first: Deployment) -> None:
         self.current = first
         self._retired: list[Deployment] = []
+        self._unclosed: list[ProviderPort] = []
         self._lock = threading.Lock()
 
     def hold(self) -> Hold:
@@ -208,7 +211,7 @@ class Deployments:
     def release(self, held: Hold) -> bool:
         """The call has ended. Whether there may be providers now that nobody uses."""
         held.deployment.calls.discard(held)
-        return bool(self._retired)
+        return bool(self._retired or self._unclosed)
 
     def put(self, following: Deployment) -> None:
         """From now on calls begin with *following*."""
@@ -224,5 +227,11 @@ class Deployments:
             done = [each for each in self._retired if each not in busy]
             self._retired = busy
             used = {id(provider) for each in (self.current, *busy) for provider in each.opened.values()}
-        left = {id(provider): provider for each in done for provider in each.opened.values()}
-        return [provider for key, provider in left.items() if key not in used]
+            left = {id(provider): provider for each in done for provider in each.opened.values()}
+            unclosed, self._unclosed = self._unclosed, []
+        return unclosed + [provider for key, provider in left.items() if key not in used]
+
+    def put_back(self, unused: Collection[ProviderPort]) -> None:
+        """Whoever took them could not close them: the next may."""
+        with self._lock:
+            self._unclosed += unused

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import telemetry
@@ -16,7 +16,6 @@ from .background import Background
 from .deployment import Deployer, Deployments, Hold
 from .errors import ConfigurationError
 from .policy import Policy
-from .port import ProviderPort
 from .providers.threads import in_thread
 
 if TYPE_CHECKING:
@@ -45,15 +44,23 @@ class Succession:
     async def close_unused(self) -> None:
         """Close what nobody uses any more. What can not be closed is told in the log: no call fails by it."""
         unused = self.deployments.take_unused()
-        for provider, failed in zip(unused, await _closed(unused), strict=True):
-            if failed is not None:
-                log.warning("model %s, which is no longer used, could not be closed: %s", provider.model.name, failed)
+        while unused:
+            try:
+                await unused[-1].aclose()
+            except Exception as error:  # noqa: BLE001 - a provider of somebody's own
+                name = unused[-1].model.name
+                log.warning("model %s, which is no longer used, could not be closed: %s", name, error)
+            except BaseException:
+                self.deployments.put_back(unused)  # the loop ends: closed in the next one
+                raise
+            unused.pop()
 
     async def aclose(self) -> None:
         """Close everything that was opened, whoever uses it."""
         await self.background.ended()
         left = self.deployments.take_unused(at_once=True)
-        failed = await _closed([*left, *self.deployments.current.opened.values()])
+        opened = [*left, *self.deployments.current.opened.values()]
+        failed = await asyncio.gather(*(each.aclose() for each in opened), return_exceptions=True)
         for error in filter(None, failed):
             raise error
 
@@ -91,15 +98,16 @@ class Reloading:
             self._succession.background.start(self._look())
 
     async def _look(self) -> None:
-        await in_thread(self._look_now)
+        stop = self._stop
+        await in_thread(lambda: self._look_now(stop))
         await self._succession.close_unused()
 
-    def _look_now(self) -> None:
+    def _look_now(self, stop: threading.Event) -> None:
         if not self._looking.acquire(blocking=False):
             return
         try:
             if self.error is not None or self._main.changed or (self._shadow is not None and self._shadow.changed):
-                self._reload(self._stop)
+                self._reload(stop)
         except _Stopped:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the calls go on by the policy that there is
@@ -109,13 +117,14 @@ class Reloading:
 
     async def reload(self) -> None:
         """Do it now, changed or not. Raises what is wrong."""
-        await in_thread(self._reload_now)
+        stop = self._stop
+        await in_thread(lambda: self._reload_now(stop))
         await self._succession.close_unused()
 
-    def _reload_now(self) -> None:
+    def _reload_now(self, stop: threading.Event) -> None:
         with self._looking:
             try:
-                self._reload(self._stop, anyway=True)
+                self._reload(stop, anyway=True)
             except _Stopped as error:
                 raise ConfigurationError(str(error)) from None
             if self.error is not None:
@@ -182,7 +191,3 @@ def interval(seconds: float | None) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise ConfigurationError(f"reload_s is a number of seconds from 0 on, or None, not {seconds!r}")
     return seconds
-
-
-async def _closed(providers: Sequence[ProviderPort]) -> list[BaseException | None]:
-    return await asyncio.gather(*(each.aclose() for each in providers), return_exceptions=True)

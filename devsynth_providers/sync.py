@@ -111,6 +111,15 @@ class SyncRouter:
         """Return one vector for each of *texts*, in their order."""
         return self._run(self._provider.embed_batch(texts, **context))
 
+    def reload(self) -> None:
+        """Have a router read its policy again, as ``Router.reload`` does."""
+        again = getattr(self._provider, "reload", None)
+        if again is None:
+            raise ConfigurationError(
+                f"{self._provider.model.name!r} is a provider alone: it has no policy to read again"
+            )
+        self._run(again())
+
     def close(self) -> None:
         """Close the provider, and end the thread."""
         self._running()

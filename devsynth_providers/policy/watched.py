@@ -63,7 +63,8 @@ class WatchedPolicy:
                 policy = self._load()
             except PolicyError as error:
                 failed = error
-            if _look(files).digests != seen.digests:
+            now = _look(files)
+            if (now.states, now.digests) != (seen.states, seen.digests):
                 continue
             self._files, self._seen = files, seen
             if failed is not None:
