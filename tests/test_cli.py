@@ -93,8 +93,8 @@ class TestAsk:
         assert "chat policy  " in done.stderr
         assert "    chat m  " in done.stderr
         assert "gen_ai.usage.output_tokens = 3" in done.stderr
-        quiet = run("ask", "hi", "--policy", "offline", "--json", "--trace")
-        assert "chat offline" in quiet.stderr
+        quiet = run("ask", "hi", "--policy", "ci", "--json", "--trace")
+        assert "chat ci" in quiet.stderr
 
     def test_interrupting_it_ends_it_cleanly(self, served: str, server: Loopback) -> None:
         server.script(sse(delta("a beginning"), then="hang"))
@@ -122,19 +122,19 @@ class TestAsk:
         assert (done.returncode, done.stderr) == (141, "")
 
     def test_nor_is_output_that_can_not_be_written_a_bug(self) -> None:
-        line = f"{sys.executable} -m devsynth_providers ask -q --policy offline 'h\u00e9llo'"
+        line = f"{sys.executable} -m devsynth_providers ask -q --policy ci 'h\u00e9llo'"
         done = subprocess.run(
             ["bash", "-c", f"{line} >/dev/full"], capture_output=True, text=True, timeout=60, check=False
         )
         assert (done.returncode, done.stderr) == (3, "error: No space left on device\n")
         done = subprocess.run(["bash", "-c", f"{line} <&-"], capture_output=True, text=True, timeout=60, check=False)
         assert done.stdout == "[stub:stub-llm] h\u00e9llo\n"
-        narrow = run("ask", "-q", "--policy", "offline", "h\u00e9llo", PYTHONIOENCODING="ascii")
+        narrow = run("ask", "-q", "--policy", "ci", "h\u00e9llo", PYTHONIOENCODING="ascii")
         assert narrow.stdout == "[stub:stub-llm] h?llo\n"
 
     def test_input_that_is_not_utf_8_is_refused(self) -> None:
         done = subprocess.run(
-            command("ask", "--policy", "offline"), input=b"h\xe9llo", capture_output=True, timeout=60, check=False
+            command("ask", "--policy", "ci"), input=b"h\xe9llo", capture_output=True, timeout=60, check=False
         )
         assert done.returncode == 2
         assert b"not UTF-8: byte 1" in done.stderr
@@ -158,7 +158,7 @@ class TestExitCodes:
         done = run("ask", "hi", "--policy", "")
         assert (done.returncode, done.stderr) == (
             3,
-            "error: policy: no policy is named; there are balanced, local, offline\n",
+            "error: policy: no policy is named; there are balanced, ci, devsynth, economy, interactive, offline, quality\n",
         )
 
     def test_4_where_no_model_fits(self, served: str) -> None:
@@ -185,10 +185,10 @@ class TestFailingAsJson:
         ("line", "code", "error"),
         [
             ("ask --json --policy nope.yaml hi", 3, "policy"),
-            ("ask --json --policy offline --max-tokens 0 hi", 2, "invalid_request"),
-            ("ask --json --policy offline", 2, "invalid_request"),
+            ("ask --json --policy ci --max-tokens 0 hi", 2, "invalid_request"),
+            ("ask --json --policy ci", 2, "invalid_request"),
             ("explain --json --policy nope.yaml hi", 3, "policy"),
-            ("explain --json --policy offline --max-tokens 0 hi", 2, "invalid_request"),
+            ("explain --json --policy ci --max-tokens 0 hi", 2, "invalid_request"),
             ("models --json --policy nope.yaml", 3, "policy"),
         ],
     )
@@ -235,9 +235,9 @@ class TestExplain:
 
 class TestPolicyCheck:
     def test_right_ones_are_right(self) -> None:
-        done = run("policy", "check", "balanced", "local", "policies/offline.yaml")
+        done = run("policy", "check", "balanced", "ci", "policies/offline.yaml")
         assert done.returncode == 0
-        assert "balanced: right; 4 models, 3 rules" in done.stdout
+        assert "balanced: right; 4 models, 4 rules" in done.stdout
 
     def test_wrong_ones_are_told_with_every_mistake(self, tmp_path: Path) -> None:
         wrong = policy_file(tmp_path, "models: {m: {provider: stub, color: red}}\nrules: [{name: a, models: n}]")
@@ -246,8 +246,8 @@ class TestPolicyCheck:
         assert "policy.yaml:1:30: unknown key 'color'" in done.stderr
 
     def test_one_of_each_is_not_plural(self) -> None:
-        assert run("policy", "check", "offline").stdout == "offline: right; 1 model, 1 rule\n"
-        assert "(stub): 1 token in, " in run("ask", "--policy", "offline", "a").stderr.replace("about ", "")
+        assert run("policy", "check", "ci").stdout == "ci: right; 1 model, 1 rule\n"
+        assert "(stub): 1 token in, " in run("ask", "--policy", "ci", "a").stderr.replace("about ", "")
 
     @pytest.mark.parametrize(
         ("model", "column", "said"),
@@ -302,7 +302,7 @@ def test_without_its_extra_it_says_how_to_get_it(tmp_path: Path) -> None:
 @pytest.mark.local
 def test_the_local_model_answers_from_the_command_line() -> None:
     started = time.monotonic()
-    arguments = ("--policy", "local", "--system", "You are a helpful assistant.", "--temperature", "0")
+    arguments = ("--policy", "offline", "--system", "You are a helpful assistant.", "--temperature", "0")
     done = run("ask", "What is the capital of France?", *arguments)
     assert done.stdout == "The capital of France is Paris.\n"
     assert "smollm2-135m (local): 27 tokens in, 7 out, $0.000000 (free)" in done.stderr

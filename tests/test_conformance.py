@@ -86,7 +86,7 @@ SUBJECTS: dict[str, Subject] = {
     "FallbackProvider": lambda server: FallbackProvider([failing("m"), scripted(model=model("m"))]),
     "Router": router,
     "Router over LiteLLM": lambda server: Router(policy(known("openai", server.url))),
-    "Router by name": lambda server: Router(load_policy("offline")),
+    "Router by name": lambda server: Router(load_policy("ci")),
     "LocalProvider": lambda server: LocalProvider(context_size=1024, threads=1),
 }
 if lmstudio.missing() is None:  # if it is not, test_lmstudio tells what is missing

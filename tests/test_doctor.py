@@ -143,23 +143,23 @@ class TestSettings:
         assert found["OPENAI_API_KEY"]["message"] == "not set"
 
     def test_a_slip_of_the_pen_in_a_file_is_told_too(self, cli: Run, tmp_path: Path) -> None:
-        _, out, _ = cli("doctor", "--policy", "offline", "--env-file", env_file(tmp_path, "OPENAI_MODLE=gpt-4o"))
+        _, out, _ = cli("doctor", "--policy", "ci", "--env-file", env_file(tmp_path, "OPENAI_MODLE=gpt-4o"))
         assert "OPENAI_MODLE: is set in " in out
         assert "d.env, and nothing here reads it" in out
         assert "→ did you mean OPENAI_MODEL?" in out
 
     def test_one_that_can_not_be_used_is_broken(self, cli: Run) -> None:
-        code, out, _ = cli("doctor", "--policy", "offline", OPENAI_HTTP_TIMEOUT="soon")
+        code, out, _ = cli("doctor", "--policy", "ci", OPENAI_HTTP_TIMEOUT="soon")
         assert code == 3
         assert "environment OPENAI_HTTP_TIMEOUT: openai.timeout must be a number of seconds above 0" in out
 
     def test_nor_is_a_file_that_can_not_be_read(self, cli: Run) -> None:
-        code, out, _ = cli("doctor", "--policy", "offline", "--settings", "no-such-file.yml")
+        code, out, _ = cli("doctor", "--policy", "ci", "--settings", "no-such-file.yml")
         assert code == 3
         assert "no-such-file.yml" in out
 
     def test_switches_over_everything_are_pointed_out(self, cli: Run) -> None:
-        _, out, _ = cli("doctor", "--policy", "offline", DEVSYNTH_OFFLINE="1", DEVSYNTH_TLS_VERIFY="0")
+        _, out, _ = cli("doctor", "--policy", "ci", DEVSYNTH_OFFLINE="1", DEVSYNTH_TLS_VERIFY="0")
         assert out.count("tls.verify: off (environment DEVSYNTH_TLS_VERIFY): every server is believed") == 1
         assert "offline: on (environment DEVSYNTH_OFFLINE): every model is answered by the stub" in out
 
@@ -284,7 +284,7 @@ rules: [{{name: all, models: [ours, theirs, any]}}]
     @pytest.mark.local
     async def test_an_engine_that_can_not_be_loaded_is_broken(self, tmp_path: Path) -> None:
         (tmp_path / "llama_cpp.py").write_text("raise SystemExit(7)")
-        router = Router.from_policy("local")
+        router = Router.from_policy("offline")
         (found,) = await models.local_engine(router, {"PYTHONPATH": str(tmp_path)})
         await router.aclose()
         assert (found.level, found.message) == ("broken", "can not be loaded: its process ended with 7")
@@ -456,7 +456,7 @@ class TestTrial:
 
 class TestAsACommand:
     def test_nothing_broken_is_0_and_something_is_3(self, server: Loopback, tmp_path: Path) -> None:
-        fine = as_command("doctor", "--policy", "offline")
+        fine = as_command("doctor", "--policy", "ci")
         assert (fine.returncode, fine.stderr) == (0, "")
         assert "0 broken" in fine.stdout
         server.script(failure(401, f"wrong key {CANARY}"))
@@ -468,7 +468,7 @@ class TestAsACommand:
     def test_litellm_is_not_imported_where_no_lane_is_to_be_told(self) -> None:
         code = (
             "import sys; from devsynth_providers.cli.app import run\n"
-            "sys.argv = ['x', 'doctor', '--policy', 'offline']; run(); sys.exit('litellm' in sys.modules)"
+            "sys.argv = ['x', 'doctor', '--policy', 'ci']; run(); sys.exit('litellm' in sys.modules)"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, check=False, timeout=60, env=dict(os.environ)
@@ -477,7 +477,7 @@ class TestAsACommand:
 
     @pytest.mark.local
     def test_a_local_model_is_found_and_its_engine_tried(self) -> None:
-        done = as_command("doctor", "--policy", "local", "--json")
+        done = as_command("doctor", "--policy", "offline", "--json")
         found = {each["subject"]: each for each in json.loads(done.stdout)["findings"]}
         assert found["smollm2-135m"]["message"].startswith("a file on this machine: ")
         assert found["llama.cpp"]["message"] == "can be loaded"
@@ -490,7 +490,7 @@ def test_an_address_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> N
 
 
 class TestLeaving:
-    @pytest.mark.parametrize("arguments", ["models --all --retired", "models gpt-4o", "doctor --policy offline"])
+    @pytest.mark.parametrize("arguments", ["models --all --retired", "models gpt-4o", "doctor --policy ci"])
     def test_a_reader_that_leaves_is_no_error(self, arguments: str) -> None:
         line = f"set -o pipefail; {sys.executable} -m devsynth_providers {arguments} | true"
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)

@@ -259,7 +259,7 @@ async def test_switched_off_every_call_raises_and_nothing_is_opened(
             await call
     plan = "no model of rule|DEVSYNTH_DISABLE_PROVIDERS is set"
     with pytest.raises(Exception, match=plan):
-        Router.from_policy("offline").plan("hi")
+        Router.from_policy("ci").plan("hi")
 
 
 def test_what_config_says_reaches_the_provider(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def wrong(make: Any) -> Callable[[], Any]:
             ConfigurationError,
             "context_window of x is a whole number",
         ),
-        (lambda: SyncRouter("offline"), ConfigurationError, "SyncRouter takes a provider"),  # type: ignore[arg-type]
+        (lambda: SyncRouter("ci"), ConfigurationError, "SyncRouter takes a provider"),  # type: ignore[arg-type]
         (lambda: Router.from_policy(5), PolicyError, "a policy is named by a path or a name, not int"),  # type: ignore[arg-type]
         (
             lambda: ProviderFactory.create("openai", config="x"),  # type: ignore[arg-type]

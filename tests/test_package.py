@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import devsynth_providers as d
+from devsynth_providers.policy.file import packaged_names
 
 ROOT = Path(__file__).parent.parent
 
@@ -115,9 +116,7 @@ def test_the_wheel_has_all_that_it_needs() -> None:
     for name in (
         "py.typed",
         "catalogue.json",
-        "policies/balanced.yaml",
-        "policies/local.yaml",
-        "policies/offline.yaml",
+        *(f"policies/{name}.yaml" for name in packaged_names()),
     ):
         assert (package / name).is_file()
     assert (ROOT / "policies").resolve() == package / "policies"

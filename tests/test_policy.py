@@ -162,14 +162,14 @@ def test_texts_to_embed_need_not_fit_a_window_together() -> None:
         small.plan(Facts.of(EmbedRequest(texts=("word " * 60,)), TaskAnalyzer()))
 
 
-def test_the_packaged_policy_embeds_all_texts_in_one_space() -> None:
+def test_a_packaged_policy_embeds_all_texts_in_one_space() -> None:
     from devsynth_providers.policy.file import load_policy
 
     hard = "Design a distributed consensus algorithm, prove that it is consistent, and compare the trade-offs."
     requests = (EmbedRequest(texts=("a cat",)), EmbedRequest(texts=(hard,)), EmbedRequest(texts=("x",), task="design"))
     balanced = load_policy("balanced")
     plans = [balanced.plan(Facts.of(request, TaskAnalyzer())) for request in requests]
-    assert {plan.rule for plan in plans} == {"everyday", "demanding", "design"}
+    assert {plan.rule for plan in plans} == {"embeddings"}
     assert {plan.models[0] for plan in plans} == {"text-embedding-3-small"}
 
 

@@ -185,9 +185,9 @@ def test_a_file_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Path
 def test_a_folder_of_the_same_name_does_not_hide_a_packaged_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "local").mkdir()
+    (tmp_path / "offline").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert load_policy("local").name == "local"
+    assert load_policy("offline").name == "offline"
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def typed(document: Document, kind: type[T]) -> tuple[T | None, list[Problem]]:
     except ValidationError as error:
         telling = _Telling(document, kind)
         told = error.errors(include_url=False, include_context=True)
+        told.sort(key=lambda each: each["type"].startswith("missing"))  # what was meant for the missing key comes first
         return None, list(dict.fromkeys(each for one in told for each in telling.problems(dict(one))))
     return value, []
 
@@ -50,6 +51,7 @@ class _Telling:
         self._document = document
         self._kind = kind
         self._suggestions = 0
+        self._meant_as: set[Path] = set()
 
     def problems(self, error: dict[str, Any]) -> Iterator[Problem]:
         code, seen, facts = error["type"], error["input"], error.get("ctx", {})
@@ -60,6 +62,8 @@ class _Telling:
             yield self._unknown(path, seen)
         elif code.startswith("missing"):
             *parent, key = path
+            if path in self._meant_as:
+                return
             owner = " ".join(f"{step + 1}" if isinstance(step, int) else step.removesuffix("s") for step in parent)
             what = f"{owner} has no {shapes.spelled(str(key))!r}" if parent else f"no {key!r}"
             yield self._document.problem(f"{what}, which is required", tuple(parent))
@@ -86,12 +90,13 @@ class _Telling:
         """Whether this is about the other of two kinds that a value may have: a word, or a mapping."""
         if len(shapes.alternatives(self._known(path))) < 2:
             return False
-        return isinstance(seen, dict) or code == "dataclass_type"
+        return code == "dataclass_type" or (isinstance(seen, dict) and code != "value_error")
 
     def _unknown(self, path: Path, seen: object) -> Problem:
         key = str(path[-1])
         known = [*shapes.keys(self._known(path[:-1]))]
         hint = self._suggested() and (units.right_key(key, seen, known) or nearest(key, known))
+        self._meant_as |= {(*path[:-1], word) for word in re.findall(r"\w+", hint or "") if word in known}
         return self._document.problem(f"unknown key {key!r}", path, hint or None, at_key=True)
 
     def _misfit(self, path: Path, error: dict[str, Any]) -> Problem:
@@ -104,6 +109,8 @@ class _Telling:
             return self._document.problem(f"{name}: {told}", path)
         if name == "price":
             told += ", free, or catalogue"
+        elif len(shapes.alternatives(self._known(path))) > 1:
+            told += ", or a mapping"
         got = "" if isinstance(seen, dict | list) else f", not {_shown(seen)}"
         hint = self._suggested() and self._meant(name, path, code, seen, facts)
         return self._document.problem(f"{name} {told}{got}", path, hint or None)

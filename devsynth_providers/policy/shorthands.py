@@ -167,15 +167,14 @@ def _spelled(node: Node, kind: Any, problems: list[Problem]) -> Node:
     if not isinstance(node.value, dict):
         return node
     known = shapes.keys(kind)
-    fields = {shapes.spelled(each.name): each.name for each in _fields(kind)}
+    fields: dict[Any, str] = {shapes.spelled(each.name): each.name for each in _fields(kind)}
     said: dict[str, Node] = {}
     for key, each in node.value.items():
         if key in fields.values() and key not in fields:
             hint = f"did you mean {shapes.spelled(key)!r}?"
             problems.append(each.problem(f"unknown key {key!r}", hint, at_key=True))
         else:
-            field = fields.get(key) or key
-            said[field] = _spelled(each, known.get(key) or shapes.values(kind), problems)
+            said[fields.get(key) or key] = _spelled(each, known.get(key) or shapes.values(kind), problems)
     return replace(node, value=said)
 
 

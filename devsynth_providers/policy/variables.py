@@ -67,7 +67,8 @@ class _Expansion:
         for name, default in section.value.items():
             wrong = _wrong_name(name)
             if wrong is not None:
-                self.problems.append(default.problem(*wrong, at_key=True))
+                message, advice = wrong
+                self.problems.append(default.problem(message, advice if advice == _NO_SECRET else None, at_key=True))
             elif not isinstance(default.value, str | None):
                 hint = f'write "{default.value}"' if isinstance(default.value, int | float) else None
                 self.problems.append(default.problem(f"the default of {name} is a text", hint))
