@@ -158,7 +158,8 @@ class TestExitCodes:
         done = run("ask", "hi", "--policy", "")
         assert (done.returncode, done.stderr) == (
             3,
-            "error: policy: no policy is named; there are balanced, ci, devsynth, economy, interactive, offline, quality\n",
+            "error: policy: no policy is named; there are balanced, ci, devsynth, economy, interactive, offline, "
+            "quality\n",
         )
 
     def test_4_where_no_model_fits(self, served: str) -> None:
