@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .analysis import (
         TaskFacts as TaskFacts,
     )
+    from .decisions import DecisionLog as DecisionLog
     from .deployment import stack as stack
     from .errors import (
         AccessDenied as AccessDenied,
@@ -220,6 +221,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analysis": "TaskAnalyzer TaskFacts",
+    "decisions": "DecisionLog",
     "deployment": "stack",
     "errors": (
         "AccessDenied AllProvidersFailed AuthenticationError BudgetExceeded ConfigurationError ContentFiltered "

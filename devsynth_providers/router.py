@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from . import telemetry
 from .analysis import TaskAnalyzer
+from .decisions import DecisionLog, Note
 from .deployment import Deployer, Deployment, Deployments, checked
 from .errors import ConfigurationError, DevSynthError
 from .layers.fallback import FallbackProvider
@@ -42,7 +43,7 @@ class Router(ProviderPort):
 
     *shadow* is a policy on trial: it decides every request too, calls nothing, and ``shadow_report`` and the traces say
     where it would have decided otherwise. *measured*, how fast models were of late, may be shared by routers that ask
-    the same servers.
+    the same servers. *decisions*, a ``DecisionLog`` or the path of one, gets a line for each request when it has ended.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Router(ProviderPort):
         analyzer: TaskAnalyzer | None = None,
         shadow: Policy | None = None,
         measured: Measured | None = None,
+        decisions: DecisionLog | str | Path | None = None,
     ) -> None:
         if not isinstance(policy, Policy):
             raise ConfigurationError("Router takes a Policy; Router.from_policy takes a name or a path")
@@ -62,6 +64,7 @@ class Router(ProviderPort):
             raise ConfigurationError(f"policy {policy.name!r} has no model called {', '.join(sorted(strangers))}")
         self._analyzer = analyzer or TaskAnalyzer()
         self._measured = measured or Measured()
+        self.decisions = DecisionLog(decisions) if isinstance(decisions, str | Path) else decisions
         deployer = Deployer(given, registry)
         self._deployments = Deployments(deployer.deploy(policy, shadow))
         self._succession = Succession(deployer, self._deployments)
@@ -77,6 +80,8 @@ class Router(ProviderPort):
         analyzer: TaskAnalyzer | None = None,
         shadow: str | Path | None = None,
         reload_s: float | None = None,
+        measured: Measured | None = None,
+        decisions: DecisionLog | str | Path | None = None,
     ) -> Self:
         """A router by a policy file, or by the name of a packaged policy. Raises ``PolicyError``.
 
@@ -93,7 +98,15 @@ class Router(ProviderPort):
         main = WatchedPolicy(source, registry)
         trial = None if shadow is None else WatchedPolicy(shadow, registry)
         on_trial = None if trial is None else trial.policy
-        router = cls(main.policy, providers, registry=registry, analyzer=analyzer, shadow=on_trial)
+        router = cls(
+            main.policy,
+            providers,
+            registry=registry,
+            analyzer=analyzer,
+            shadow=on_trial,
+            measured=measured,
+            decisions=decisions,
+        )
         router._reloading = Reloading(router._succession, main, trial, every_s)
         return router
 
@@ -113,12 +126,15 @@ class Router(ProviderPort):
         if request.call.deadline is not None:
             deadline = min(deadline, request.call.deadline)
         request = replace(request, call=Call(id=uuid.uuid4().hex, deadline=deadline))
-        with telemetry.request_span(request, deployment.policy.name) as span:
+        note = Note(self.decisions, request, deployment.policy.name)
+        with note, telemetry.request_span(request, deployment.policy.name) as span:
             if self._reloading is not None:
                 self._reloading.glance()
-            plan = deployment.decide(
-                Facts.of(request, self._analyzer), deployment.conditions(self._measured.latency, random.random())
-            )
+            facts = Facts.of(request, self._analyzer)
+            conditions = deployment.conditions(self._measured.latency, random.random())
+            note.given(facts, conditions)
+            plan = deployment.decide(facts, conditions)
+            note.decided(plan)
             span.decided(plan)
             chain = FallbackProvider([deployment.stacks[name] for name in plan.models])
             if plan.limits != request.limits:
@@ -131,7 +147,7 @@ class Router(ProviderPort):
                 raise
             reply.plan = plan
             reply.on_finish(lambda reply, _: self._measured.note(reply.attempts, streamed=streamed))
-            return reply.since(started).on_finish(span.finish)
+            return reply.since(started).on_finish(span.finish).on_finish(note.finish)
 
     def plan(self, request: Request | str | None = None, **options: Unpack[Options]) -> Plan:
         """What ``send`` would do with this request, and why. Calls nothing; ``print`` it.
@@ -219,3 +235,5 @@ class Router(ProviderPort):
         finally:
             if "sync" in self.__dict__:
                 self.sync.stop()
+            if self.decisions is not None:
+                await asyncio.to_thread(self.decisions.flush)

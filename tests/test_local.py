@@ -334,7 +334,7 @@ class TestItsProcess:
         gc.collect()
         for _ in range(100):
             await asyncio.sleep(0.05)
-            if not Path(f"/proc/{process_id}").exists():  # noqa: ASYNC240
+            if not Path(f"/proc/{process_id}").exists():
                 return
         raise AssertionError("it is still there")
 
