@@ -123,7 +123,7 @@ async def test_nothing_of_prompt_answer_error_or_key_is_in_it(path: Path, monkey
     await asked.aclose()
     assert len(read_log(path)) == 3
     assert CANARY not in path.read_text()
-    assert '"test/a@host:8"' in path.read_text()
+    assert '"test/a at host:8"' in path.read_text()
 
 
 async def test_why_a_model_is_unavailable_is_not_told_only_that_it_is(path: Path) -> None:
@@ -346,8 +346,8 @@ def test_decisions_come_back_as_they_went(facts: Facts, unavailable: dict[str, s
 
 def test_a_model_is_known_by_who_serves_it_not_by_what_a_policy_calls_it() -> None:
     one = model("mine", model="gpt", provider="openai", base_url="https://me:secret@host:8080/v1?key=1")
-    assert served(one) == "openai/gpt@host:8080"
-    assert served(model("x", provider="local", path="models/some.gguf")) == "local/x#some.gguf"
+    assert served(one) == "openai/gpt at host:8080"
+    assert served(model("x", provider="local", path="models/some.gguf")) == "local/x at some.gguf"
     assert served(model("x", base_url="http://[broken")) == "test/x"
 
 

@@ -34,7 +34,8 @@ def served(model: Model) -> str:
     except ValueError:
         where = ""
     file = Path(model.path).name if model.path else ""
-    return f"{model.provider}/{model.id}" + (f"@{where}" if where else "") + (f"#{file}" if file else "")
+    place = where or file
+    return f"{model.provider}/{model.id}" + (f" at {place}" if place else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
