@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -49,8 +50,8 @@ class Deployment:
     """Of the providers, those that were built for it, as they were built: ours to close."""
     on_trial: Policy | None = None
     shadow: Shadow | None = None
-    calls: set[Hold] = field(default_factory=set)
-    """The calls that use it at this moment."""
+    calls: weakref.WeakSet[Hold] = field(default_factory=weakref.WeakSet)
+    """The calls that use it at this moment; one whose answer was dropped is gone with it."""
 
     def conditions(self, latency: Mapping[str, Latency], draw: float | None = None) -> Conditions:
         """What the world is like now: *latency* as measured of late, *draw* as ``Conditions`` has it."""

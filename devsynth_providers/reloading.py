@@ -92,10 +92,13 @@ class Reloading:
         if self._every_s is None or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + self._every_s
+        if not self._one_at_a_time().locked():
+            self._succession.background.start(self._look())
+
+    def _one_at_a_time(self) -> threading.Lock:
         if self._pid != os.getpid():
             self._pid, self._looking = os.getpid(), threading.Lock()  # a forked child: the look has stayed behind
-        if not self._looking.locked():
-            self._succession.background.start(self._look())
+        return self._looking
 
     async def _look(self) -> None:
         stop = self._stop
@@ -122,7 +125,7 @@ class Reloading:
         await self._succession.close_unused()
 
     def _reload_now(self, stop: threading.Event) -> None:
-        with self._looking:
+        with self._one_at_a_time():
             try:
                 self._reload(stop, anyway=True)
             except _Stopped as error:

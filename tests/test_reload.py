@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from typing_extensions import override
 
 from devsynth_providers import (
+    ChatRequest,
     ConfigurationError,
     Model,
     OpenAIProvider,
@@ -376,6 +380,20 @@ class TestProviders:
         await eventually(lambda: Counted.built[0].closings == 1)
         await router.aclose()
 
+    async def test_of_an_answer_that_was_dropped_are_closed_with_the_next_change(
+        self, file: Path, registry: ProviderRegistry
+    ) -> None:
+        router = Router.from_policy(file, registry=registry)
+        reply = await router.send(ChatRequest.of("hi"))
+        written(file, "b")
+        await router.reload()
+        assert Counted.built[0].closings == 0
+        del reply
+        gc.collect()
+        await router.reload()
+        assert Counted.built[0].closings == 1
+        await router.aclose()
+
     async def test_that_can_not_be_closed_fail_no_call(
         self, file: Path, registry: ProviderRegistry, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -517,6 +535,31 @@ def test_calls_whose_loops_end_at_once_get_the_new_policy_all_the_same(file: Pat
         assert time.monotonic() - begun < 30
     asyncio.run(router.aclose())
     assert {each.closings for each in Counted.built} == {1}
+
+
+def test_a_forked_child_looks_for_itself(file: Path) -> None:
+    put(file, text("a").replace("counted", "stub"))
+    code = """
+import os, sys, time
+from pathlib import Path
+from devsynth_providers import Router
+file = Path(sys.argv[1])
+router = Router.from_policy(file, reload_s=0)
+file.write_text(file.read_text().replace("name: all", "name: every"))
+router.sync.generate("hi")  # begins a look, which stays behind
+child = os.fork()
+while router.policy.rules[0].name != "every":
+    router.sync.generate("hi")
+    time.sleep(0.01)
+router.sync.reload()
+os.write(1, b"seen ")
+if child == 0:
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+    command = [sys.executable, "-c", code, str(file)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert run.stdout == "seen seen 0\n", run.stderr
 
 
 class TestInARace:
