@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from typing_extensions import override
 
 from devsynth_providers import (
+    AuthenticationError,
     ChatRequest,
     ConfigurationError,
     Model,
@@ -259,6 +260,16 @@ class TestABadFile:
         await router.reload()
         assert (error_of(router), model_of(router)) == (None, ["b"])
 
+    async def test_is_looked_at_again_though_it_has_not_changed(self, file: Path, registry: ProviderRegistry) -> None:
+        """What was wrong may be right by now for another reason."""
+        async with Router.from_policy(file, registry=registry, reload_s=0) as router:
+            put(file, text("b").replace("counted", "late"))
+            await router.generate("hi")
+            await eventually(lambda: "no provider is called 'late'" in str(router.reload_error))
+            registry.register("late", Counted)
+            await router.generate("hi")
+            await eventually(lambda: model_of(router) == ["b"])
+
     async def test_that_has_vanished_is_a_failed_reload_until_it_is_back(
         self, file: Path, registry: ProviderRegistry
     ) -> None:
@@ -377,6 +388,55 @@ class TestProviders:
                 await reading
         else:
             await stream.aclose()  # type: ignore[attr-defined]
+        await eventually(lambda: Counted.built[0].closings == 1)
+        await router.aclose()
+
+    async def test_of_a_call_that_fails_are_closed_too(self, file: Path, registry: ProviderRegistry) -> None:
+        class Failing(Counted):
+            @override
+            async def send(self, request: Request) -> Reply:
+                assert Counted.gate is not None
+                await Counted.gate.wait()
+                raise AuthenticationError("no")
+
+        registry.register("failing", Failing)
+        put(file, text("a").replace("counted", "failing"))
+        router = Router.from_policy(file, registry=registry)
+        Counted.gate = asyncio.Event()
+        call = asyncio.create_task(router.generate("hi"))
+        await asyncio.sleep(0)
+        written(file, "b")
+        await router.reload()
+        assert Counted.built[0].closings == 0
+        Counted.gate.set()
+        with pytest.raises(AuthenticationError):
+            await call
+        await eventually(lambda: Counted.built[0].closings == 1)
+        await router.aclose()
+
+    async def test_whose_closing_was_cut_short_are_closed_the_next_time(
+        self, file: Path, registry: ProviderRegistry
+    ) -> None:
+        begun = asyncio.Event()
+
+        class Slow(Counted):
+            @override
+            async def aclose(self) -> None:
+                if not begun.is_set():
+                    begun.set()
+                    await asyncio.Event().wait()
+                await super().aclose()
+
+        registry.register("slow", Slow)
+        put(file, text("a").replace("counted", "slow"))
+        router = Router.from_policy(file, registry=registry)
+        written(file, "b")
+        reload = asyncio.create_task(router.reload())
+        await begun.wait()
+        reload.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reload
+        await router.generate("hi")
         await eventually(lambda: Counted.built[0].closings == 1)
         await router.aclose()
 
