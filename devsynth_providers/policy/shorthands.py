@@ -18,6 +18,9 @@ from .yaml_nodes import Node
 TAG = "tag:"
 """What begins the name that stands, among the models of a rule, for all models with a tag."""
 
+NOT_FOR_FILES = frozenset(("name", "price_assumed"))
+"""Of a model: its name stands before it, and the other is not for people to say."""
+
 _NO_DEFAULTS = ("name", "when", "models")
 _ONLY_FOR_READING = ("variables", "defaults")
 
@@ -133,8 +136,9 @@ def _model(name: str, node: Node, problems: list[Problem]) -> Node:
     if not isinstance(node.value, dict):
         return node
     said = dict(node.value)
-    if "name" in said:
-        problems.append(said["name"].problem("unknown key 'name': a model is named by the key before it", at_key=True))
+    for key in NOT_FOR_FILES & set(said):
+        told = "unknown key 'name': a model is named by the key before it" if key == "name" else f"unknown key {key!r}"
+        problems.append(said.pop(key).problem(told, at_key=True))
     price = said.get("price")
     if price is not None and price.value == "free":
         zero = replace(price, value=0)

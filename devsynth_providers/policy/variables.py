@@ -65,13 +65,12 @@ class _Expansion:
                 self.problems.append(section.problem(what))
             return
         for name, default in section.value.items():
-            wrong = _wrong_name(name)
-            if wrong is not None:
-                message, advice = wrong
-                self.problems.append(default.problem(message, advice if advice == _NO_SECRET else None, at_key=True))
+            if (wrong := _wrong_name(name)) is not None:
+                hint = _NO_SECRET if wrong[1] == _NO_SECRET else None
+                self.problems.append(default.problem(wrong[0], hint, at_key=True))
             elif not isinstance(default.value, str | None):
-                hint = f'write "{default.value}"' if isinstance(default.value, int | float) else None
-                self.problems.append(default.problem(f"the default of {name} is a text", hint))
+                quoted = f'write "{default.value}"' if isinstance(default.value, int | float) else None
+                self.problems.append(default.problem(f"the default of {name} is a text", quoted))
             self._listed[name] = default.value if isinstance(default.value, str) else None
 
     def fill(self, node: Node) -> None:
