@@ -117,6 +117,8 @@ class _Telling:
 
     def _meant(self, name: str, path: Path, code: str, seen: object, facts: dict[str, Any]) -> str | None:
         if isinstance(seen, str) and code in _NUMBER_WANTED:
+            if path in self._document.expanded:
+                return "a variable is text: numbers are written out"
             if re.fullmatch(r"\d+e[-+]?\d+", seen, re.IGNORECASE):
                 return "YAML wants a point before the e, as in 1.0e-3"
             number = units.right_number(name, seen)

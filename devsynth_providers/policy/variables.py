@@ -98,7 +98,7 @@ class _Expansion:
             node.value, node.unread = None, True
             return
         text = _USE.sub(lambda use: "$" if use[0] == "$$" else self._value(use[1]) or "", written)
-        node.value, node.written = text, written
+        node.value, node.written = text, written if text != written else None
 
     def _unusable(self, written: str) -> Iterator[tuple[str, str]]:
         for use in _USE.finditer(written):

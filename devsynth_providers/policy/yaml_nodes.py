@@ -53,7 +53,7 @@ class Node:
 @dataclass(slots=True)
 class Document:
     """A YAML file as plain values. *places* tells where each value stands, *keys* where its key does, *files* in which
-    file, if it has a name.
+    file, if it has a name. Those in *expanded* were made of variables.
 
     Values that make no sense are ``None``; they are in *unread*, and why in *problems*.
     """
@@ -64,6 +64,7 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     unread: set[Path] = field(default_factory=set)
     files: dict[Path, str] = field(default_factory=dict)
+    expanded: set[Path] = field(default_factory=set)
 
     @classmethod
     def of(cls, node: Node | None) -> Document:
@@ -95,6 +96,8 @@ class Document:
             self.files[path] = node.file
         if node.unread:
             self.unread.add(path)
+        if node.written is not None:
+            self.expanded.add(path)
         if isinstance(node.value, dict):
             return {key: self._plain(each, (*path, key)) for key, each in node.value.items()}
         if isinstance(node.value, list):
