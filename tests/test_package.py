@@ -117,6 +117,7 @@ def test_the_wheel_has_all_that_it_needs() -> None:
     for name in (
         "py.typed",
         "catalogue.json",
+        "policies/policy.schema.json",
         *(f"policies/{name}.yaml" for name in packaged_names()),
     ):
         assert (package / name).is_file()

@@ -164,8 +164,8 @@ def test_the_error_tells_place_and_suggestion_to_programs_too() -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(rule("  - {name: x, modles: [a]}"), file="p.yaml")
     error = caught.value
-    assert (error.file, error.line, error.column) == ("p.yaml", 3, 5)
-    assert [each.suggestion for each in error.problems] == [None, "did you mean 'models'?"]
+    assert (error.file, error.line, error.column) == ("p.yaml", 3, 15)
+    assert [each.suggestion for each in error.problems] == ["did you mean 'models'?"]
 
 
 def test_a_key_in_the_place_of_a_variable_is_not_repeated() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from devsynth_providers import FREE, Policy, PolicyError, When
+from devsynth_providers import FREE, Policy, PolicyError
+from devsynth_providers.policy import Access, TimeOfDay, When
 from devsynth_providers.policy.file import load_policy, parse_policy, resolved
 
 MODELS = "models: {a: {provider: stub, tags: [fast]}, b: {provider: stub, tags: [fast, own]}, c: {provider: stub}}\n"
@@ -14,7 +15,7 @@ ALL = "rules: [{name: all, models: a}]\n"
 BASE = """
 models:
   a: {provider: stub, quality: 0.5, price: {input_usd_per_1m: 1, output_usd_per_1m: 2}}
-  b: {provider: stub}
+  b: {provider: stub, price: free}
 rules:
   - {name: hard, when: {complexity: {above: 0.5}, task: design}, models: [a, b], prefer: best}
   - {name: all, models: [b]}
@@ -201,7 +202,8 @@ class TestVariables:
 class TestDefaults:
     def test_rules_that_do_not_say_a_key_have_the_default(self) -> None:
         rules = "[{name: x, models: a, when: {task: t}, max_cost_usd: 3}, {name: y, models: a, prefer: best}]"
-        policy = parsed(f"defaults: {{max_cost_usd: 1, prefer: cheapest}}\n{MODELS}rules: {rules}")
+        models = "models: {a: {provider: stub, price: free}}\n"
+        policy = parsed(f"defaults: {{max_cost_usd: 1, prefer: cheapest}}\n{models}rules: {rules}")
         assert [(rule.max_cost_usd, rule.prefer) for rule in policy.rules] == [(3, "cheapest"), (1, "best")]
 
     @pytest.mark.parametrize(
@@ -318,36 +320,38 @@ rules: [{name: hard, models: ["tag:x", c]}]
             resolved(write(tmp_path, own="extends: balanced\nrulse: []"))
 
 
-@pytest.mark.skipif(not hasattr(When(), "not_"), reason="comes with the further conditions of rules")
 class TestNames:
     def test_words_of_python_are_keys_as_any_other(self) -> None:
         when = "{not: {task: t, any: [{role: dev}, {not: {tags: q}}]}, time_of_day: {from: 22:00, days: mon}}"
         rules = f"rules: [{{name: x, models: a, when: {when}}}, {{name: y, models: a}}]"
-        found: object = parsed(MODELS + rules).rules[0].when
-        expected = {"not_": {"task": ("t",), "any": [{"role": ("dev",)}, {"not_": {"tags": ("q",)}}]}}
-        assert _holds(found, expected | {"time_of_day": {"from_": "22:00", "days": ("mon",)}})
+        assert parsed(MODELS + rules).rules[0].when == When(
+            not_=When(task=("t",), any=(When(role=("dev",)), When(not_=When(tags=("q",))))),
+            time_of_day=TimeOfDay(from_="22:00", days=("mon",)),
+        )
 
     def test_but_not_as_python_spells_them(self) -> None:
         rules = "rules: [{name: x, models: a, when: {not_: {task: t}, time_of_day: {from_: '1:00'}}}]"
-        assert [line.partition(": ")[2] for line in told(MODELS + rules)][:2] == [
-            "unknown key 'not_'; did you mean 'not'?",
-            "unknown key 'from_'; did you mean 'from'?",
-        ]
+        found = "\n".join(told(MODELS + rules))
+        assert "unknown key 'not_'; did you mean 'not'?" in found
+        assert "unknown key 'from_'; did you mean 'from'?" in found
 
     def test_roles_and_tags_in_access(self) -> None:
-        policy: object = parsed(f"{MODELS}{ALL}access: [{{role: intern, models: 'tag:own'}}]")
-        assert _holds(policy, {"access": [{"role": ("intern",), "models": ("b",)}]})
+        policy = parsed(f"{MODELS}{ALL}access: [{{role: intern, models: 'tag:own'}}]")
+        assert policy.access == (Access(role=("intern",), models=("b",)),)
 
-    def test_access_is_appended_to(self, tmp_path: Path) -> None:
+    def test_access_is_appended_to_and_tests_are_not_inherited(self, tmp_path: Path) -> None:
         base = BASE + "access: [{role: intern, models: b}]\ntests: [{prompt: x, expect: {rule: nowhere}}]"
-        policy: object = load_policy(write(tmp_path, own="extends: base.yaml\naccess: [{role: dev}]", base=base))
-        assert _holds(policy, {"access": [{"role": ("intern",)}, {"role": ("dev",)}], "tests": []})
+        policy = load_policy(write(tmp_path, own="extends: base.yaml\naccess: [{role: dev}]", base=base))
+        assert ([each.role for each in policy.access], policy.tests) == ([("intern",), ("dev",)], ())
 
+    def test_a_price_to_assume_is_a_mapping_or_a_word(self) -> None:
+        assert told(f"{MODELS}{ALL}unknown_price: 3") == [
+            "p:3:16: unknown_price should be 'refuse', or a mapping, not 3"
+        ]
+        assert told(f"{MODELS}{ALL}unknown_price: {{asume: 1}}") == [
+            "p:3:17: unknown key 'asume'; did you mean 'assume'?"
+        ]
 
-def _holds(value: object, expected: object) -> bool:
-    """Whether *value* has what is *expected*, in the fields that are named."""
-    if isinstance(expected, dict):
-        return all(_holds(getattr(value, key), each) for key, each in expected.items())
-    if isinstance(expected, list):
-        return isinstance(value, tuple) and len(value) == len(expected) and all(map(_holds, value, expected))
-    return value == expected
+    def test_weights_that_weigh_nothing_are_told(self) -> None:
+        (line,) = told(f"{MODELS}rules: [{{name: x, models: a, prefer: {{quality: 0}}}}]")
+        assert line == "p:2:38: prefer: of the weights quality, cost and latency, one must be above 0"
