@@ -559,7 +559,6 @@ class TestWhileItIsWritten:
         await asyncio.sleep(0.01)
         await router.aclose()
         assert len(asyncio.all_tasks()) == 1
-        assert model_of(router) == ["a"]
         await eventually(lambda: "devsynth-work" not in [each.name for each in threading.enumerate()])
 
     async def test_a_reload_that_is_on_its_way_when_the_router_is_closed_says_so(
