@@ -119,7 +119,7 @@ def test_intervals_cover_as_often_as_they_say() -> None:
     """Of 60 logs, each with an interval of 95 %: fewer than 51 would have a chance of less than one in a thousand."""
     hits = 0
     for seed in range(60):
-        cost = replay(hard(0.5), hard(0.95), traffic(120, seed), resamples=200).move["mean cost"].new
+        cost = replay(hard(0.5), hard(0.95), traffic(120, seed), seed, resamples=200).move["mean cost"].new
         assert cost.low is not None
         assert cost.high is not None
         hits += cost.low <= 700e-6 <= cost.high
@@ -137,6 +137,17 @@ def test_an_interval_is_wider_where_few_tell_of_a_model() -> None:
         return cost.high - cost.low
 
     assert width(15) > 3 * width(1000)
+
+
+def test_the_slowest_of_twenty_have_no_interval_where_few_tell_of_them() -> None:
+    chance = random.Random(1)
+    few = [decision(attempt("small", chance.random())) for _ in range(20)]
+    result = replay(hard(0.5), hard(0.95), [*few, *[decision(attempt("big", 0.5), complexity=0.9)] * 380])
+    slow = result.move["latency p95"]
+    assert slow.new.value is not None
+    assert (slow.new.low, slow.new.high, slow.difference.low) == (None, None, None)
+    assert result.move["latency p50"].new.low is not None
+    assert "too few answers" in str(result)
 
 
 def test_a_model_that_the_log_never_saw_is_unknown_and_never_guessed() -> None:
@@ -194,6 +205,14 @@ def test_a_fallback_that_was_seen_is_the_evidence_for_asking_that_model_first() 
     assert result.rests_on["new"]["observed"] == 1
     latency = result.move["latency p50"]
     assert (latency.old.value, latency.new.value) == (6, 1)
+
+
+def test_a_wait_between_tries_counts_while_the_way_is_the_same() -> None:
+    waited = replace(decision(attempt("small")).outcome, latency_s=9.0)
+    log = [replace(decision(attempt("small")), outcome=waited)] * 3
+    backed = Policy(models=MODELS, rules=(Rule(name="all", models=("small", "big")),))
+    latency = replay(hard(0.5), backed, log).move["latency p50"]
+    assert (latency.old.value, latency.new.value) == (9, 9)
 
 
 @pytest.mark.parametrize(("error", "failed"), [("unavailable", 0), ("rejected", 1)])

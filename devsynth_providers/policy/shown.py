@@ -45,6 +45,8 @@ def remarks(replay: Replay) -> Iterator[str]:
         )
     if replay.priced < replay.compared:
         yield f"costs are of {replay.priced:,} of them: prices of the others are not known"
+    if any(each.old.value is not None and each.difference.low is None for each in replay.moves):
+        yield "a latency without an interval rests on too few answers for one"
     for model, count in replay.unknown.items():
         yield f"the log tells too little of {model}, which {counted(count, 'request')} would need"
     if replay.drifted:
