@@ -221,10 +221,11 @@ class TestExplain:
         assert "  1. m  openai" in done.stdout
 
     def test_json_has_every_candidate_and_every_reason(self) -> None:
-        plan = json.loads(run("explain", "hi", "--policy", "balanced", "--json", DEVSYNTH_OFFLINE="1").stdout)
+        asked = ("explain", "hi", "--policy", "balanced", "--max-cost-usd", "0.001", "--json")
+        plan = json.loads(run(*asked, DEVSYNTH_OFFLINE="1").stdout)
         assert plan["rule"] == "everyday"
-        assert [each["model"] for each in plan["candidates"]] == ["gpt-4o-mini", "gpt-4o", "smollm2-135m"]
-        assert plan["rejected"][0]["code"] == "lacks_ability"
+        assert [each["model"] for each in plan["candidates"]] == ["gpt-4o-mini", "smollm2-135m"]
+        assert [(each["model"], each["code"]) for each in plan["rejected"]] == [("gpt-4o", "over_cost_ceiling")]
 
     def test_where_nothing_fits_the_reasons_are_there_too(self, served: str) -> None:
         done = run("explain", "hi", "--policy", served, "--max-cost-usd", "0", "--json")

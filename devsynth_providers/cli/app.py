@@ -24,7 +24,8 @@ from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidR
 from .ask import Question, ask, described
 from .leaving import INTERRUPTED, drop_output, leaving_well
 from .looking import doctor_command, models_command
-from .show import check_policies, explain
+from .policies import policy_app
+from .show import explain
 
 EXIT_CODES: tuple[tuple[type[DevSynthError], int], ...] = (
     (InvalidRequest, 2),
@@ -41,7 +42,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-policy_app = typer.Typer(help="Look after policy files.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.command("models")(models_command)
 app.command("doctor")(doctor_command)
@@ -102,30 +102,36 @@ def explain_command(
     prompt: PromptArgument = None,
     policy: PolicyOption = "balanced",
     task: TaskOption = None,
+    project: Annotated[str | None, typer.Option(help="The project that asks.")] = None,
+    role: Annotated[str | None, typer.Option(help="The role of whoever asks.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag of the request; may be given again.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     max_tokens: Annotated[int, typer.Option(help="How many tokens the answer may have.")] = 1000,
     max_cost_usd: CostOption = None,
     max_latency_s: LatencyOption = None,
+    min_quality: Annotated[float | None, typer.Option(help="The least quality, from 0 to 1.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show which models would be asked, in which order, and why not the others. Asks none of them.
 
     Exit codes: 0 done, 2 wrong usage, 3 wrong policy or setting, 4 no model fits.
     """
-    options = {"task": task, "max_tokens": max_tokens, "max_cost_usd": max_cost_usd, "max_latency_s": max_latency_s}
+    options = {
+        "task": task,
+        "project": project,
+        "role": role,
+        "tags": tag,
+        "system_prompt": system,
+        "max_tokens": max_tokens,
+        "max_cost_usd": max_cost_usd,
+        "max_latency_s": max_latency_s,
+        "min_quality": min_quality,
+    }
     with leaving_well(as_json=as_json):
         explain(_text(prompt), policy, options, as_json=as_json)
 
 
-@policy_app.command("check")
-def check_command(
-    policies: Annotated[list[str], typer.Argument(help="Policy files, or names of packaged policies.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Find every mistake in policy files, with its place. Exit codes: 0 all are right, 2 wrong usage, 3 one is not."""
-    with leaving_well(as_json=as_json):
-        right = check_policies(policies, as_json=as_json)
-    if not right:
-        raise typer.Exit(3)
+policy_app.command("explain")(explain_command)
 
 
 def run() -> int:

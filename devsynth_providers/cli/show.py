@@ -1,20 +1,13 @@
-"""``explain`` and ``policy check``: what would happen, and what is wrong, without asking anybody."""
+"""``explain``: what would happen, and why, without asking anybody."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..doctor.mistakes import mistake
-from ..errors import PolicyError
-from ..policy.file import load_policy
-from ..providers.registry import registry
 from ..router import Router
 from ..types import Candidate, Plan
-from .table import counted
 
 
 def explain(prompt: str, policy: str, options: dict[str, Any], *, as_json: bool) -> None:
@@ -22,24 +15,6 @@ def explain(prompt: str, policy: str, options: dict[str, Any], *, as_json: bool)
     given = {name: value for name, value in options.items() if value is not None}
     plan = Router.from_policy(policy).plan(prompt, **given)
     print(json.dumps(_as_dict(plan), ensure_ascii=False) if as_json else plan)
-
-
-def check_policies(sources: Sequence[str], *, as_json: bool) -> bool:
-    """Print every mistake in *sources*; returns whether there is none."""
-    findings: list[dict[str, Any]] = []
-    for source in sources:
-        try:
-            policy = load_policy(source, providers=registry, mistake=mistake)
-        except PolicyError as error:
-            findings += [{"file": error.file, **asdict(problem)} for problem in error.problems]
-            if not as_json:
-                print(error, file=sys.stderr)
-        else:
-            if not as_json:
-                print(f"{source}: right; {counted(len(policy.models), 'model')}, {counted(len(policy.rules), 'rule')}")
-    if as_json:
-        print(json.dumps({"ok": not findings, "problems": findings}))
-    return not findings
 
 
 def _as_dict(plan: Plan) -> dict[str, Any]:
