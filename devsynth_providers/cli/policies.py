@@ -66,7 +66,7 @@ def check_command(
 
 
 @policy_app.command("test")
-def test_command(
+def try_command(
     policies: Sources = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,9 +94,8 @@ def list_command(as_json: JsonOption = False) -> None:
     with leaving_well(as_json=as_json):
         rows = [(name, *_about(name)) for name in packaged_names()]
         if as_json:
-            print(
-                json.dumps({"policies": [{"name": name, "about": about, "file": file} for name, about, file in rows]})
-            )
+            keys = ("name", "about", "file")
+            print(json.dumps({"policies": [dict(zip(keys, row, strict=True)) for row in rows]}))
             return
         for line in drawn(("policy", "what it is for"), [(name, about) for name, about, _ in rows], width=room()):
             print(line)
@@ -209,7 +208,7 @@ def _about(name: str) -> tuple[str, str]:
     path = PACKAGED / f"{name}.yaml"
     said = [line.removeprefix("#").strip() for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
     text = " ".join(line for line in said if line and not line.startswith("yaml-language-server"))
-    return text.partition(". ")[0].partition(": ")[0].rstrip("."), str(path)
+    return text.partition(". ")[0].rstrip("."), str(path)
 
 
 def _say(line: object, *, aside: bool = False, unless: bool = False) -> None:
