@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from devsynth_providers import FREE, Limits, Policy, PolicyError, Price, Range, Retry, Timeouts, When
 from devsynth_providers.policy.file import load_policy, packaged_names, parse_policy
@@ -200,25 +198,3 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", packaged_names())
 def test_the_packaged_policies_are_right(name: str) -> None:
     assert load_policy(name, providers=registry.names()).name == name
-
-
-@given(st.text(max_size=300))
-def test_no_text_brings_the_reader_down(text: str) -> None:
-    try:
-        parse_policy(text)
-    except PolicyError as error:
-        assert str(error)
-
-
-WORDS = (
-    "models|rules|name|x|a|:| |\n|  |- |{|}|[|]|,|1|-1|.nan|'|\"|provider: stub|price: free|when|complexity|above: 0.5"
-)
-tokens = st.sampled_from([*WORDS.split("|"), "null", "true", "&x", "*x", "!!str", "#", "<<"])
-
-
-@given(st.lists(tokens, max_size=40).map("".join))
-def test_nor_does_anything_that_looks_like_a_policy(text: str) -> None:
-    try:
-        assert isinstance(parse_policy(text), Policy)
-    except PolicyError as error:
-        assert error.problems

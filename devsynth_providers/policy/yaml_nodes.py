@@ -7,6 +7,7 @@ of more than 40 figures, more than 256 KiB, more than 10,000 values, more than 2
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ Path = tuple[str | int, ...]
 Place = tuple[int, int]
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float")}
 
 
@@ -125,7 +127,7 @@ def read_nodes(text: str, file: str | None = None) -> tuple[Node | None, list[Pr
         loader = _Loader(text)
         root = loader.get_single_node()
     except yaml.reader.ReaderError as error:
-        before = text[: error.position].split("\n")
+        before = _BREAK.split(text[: error.position])
         what = f"not YAML: {error.reason} (character {error.character!r})"
         raise Unreadable(Problem(what, len(before), len(before[-1]) + 1, file=file)) from None
     except yaml.MarkedYAMLError as error:
@@ -134,8 +136,9 @@ def read_nodes(text: str, file: str | None = None) -> tuple[Node | None, list[Pr
         what = error.problem or error.context or "it can not be read"
         hint = "indent with spaces" if "'\\t'" in what else None
         raise Unreadable(Problem(f"not YAML: {what}", *place, hint, file)) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an escape that is no character
-        raise Unreadable(Problem(f"not YAML: {error}", 1, 1, file=file)) from None
+    except (ValueError, OverflowError):  # \\U0011ffff
+        place = (loader.line + 1, loader.column + 1)
+        raise Unreadable(Problem("not YAML: there is no such character", *place, file=file)) from None
     reading = _Reading(loader, file)
     return None if root is None else reading.node(root), reading.problems
 
