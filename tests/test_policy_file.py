@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devsynth_providers import FREE, Limits, Policy, PolicyError, Price, Range, Retry, Timeouts, When
+from devsynth_providers import FREE, Limits, PolicyError, Price, Range, Retry, Timeouts, When
 from devsynth_providers.policy.file import load_policy, packaged_names, parse_policy
 from devsynth_providers.providers.registry import registry
 

@@ -8,7 +8,7 @@ import pytest
 
 from devsynth_providers import FREE, Policy, PolicyError
 from devsynth_providers.policy import Access, TimeOfDay, When
-from devsynth_providers.policy.file import load_policy, parse_policy, resolved
+from devsynth_providers.policy.file import load_policy, packaged_names, parse_policy, resolved
 
 MODELS = "models: {a: {provider: stub, tags: [fast]}, b: {provider: stub, tags: [fast, own]}, c: {provider: stub}}\n"
 ALL = "rules: [{name: all, models: a}]\n"
@@ -314,6 +314,15 @@ rules: [{name: hard, models: ["tag:x", c]}]
         assert "model: ${HOST}$$" in text
         assert not any(word in text for word in ("extends", "defaults", "tag:"))
         assert resolved(tmp_path / "other.yaml") == text
+
+    @pytest.mark.parametrize("name", packaged_names())
+    def test_so_are_the_packaged_ones(self, tmp_path: Path, name: str) -> None:
+        assert load_policy(write(tmp_path, other=resolved(name))) == load_policy(name)
+
+    def test_dollars_in_the_names_of_models_stay(self, tmp_path: Path) -> None:
+        text = "models: {a$$b$: {provider: stub, tags: [x]}}\nrules: [{name: all, models: 'tag:x'}]"
+        path = write(tmp_path, own=text)
+        assert load_policy(write(tmp_path, other=resolved(path))).rules == load_policy(path).rules
 
     def test_a_wrong_one_is_not_shown(self, tmp_path: Path) -> None:
         with pytest.raises(PolicyError):

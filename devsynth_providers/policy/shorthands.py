@@ -127,7 +127,7 @@ def _without_tags(listed: list[Node], tagged: dict[str, list[str]], problems: li
         else:
             for name in tagged.get(tag or "", ()):
                 if name not in given:
-                    yield replace(node, value=name, written=None)
+                    yield replace(node, value=name, written=name.replace("$", "$$") if "$" in name else None)
                     by_tag.add(name)
                     given.add(name)
 
