@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from typing_extensions import override
 
@@ -48,28 +49,81 @@ class Timed(Wrapper):
 
     def _paced(self, deadline: float) -> Callable[[AsyncGenerator[Chunk, None]], AsyncGenerator[Chunk, None]]:
         async def paced(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-            time = asyncio.get_running_loop().time
-            while True:
-                idle_until = time() + self.timeouts.idle_s
-                try:
-                    async with asyncio.timeout_at(min(idle_until, deadline)) as clock:
+            clock = _Clock()
+            try:
+                while True:
+                    idle_until = clock.time() + self.timeouts.idle_s
+                    clock.start(min(idle_until, deadline))
+                    try:
                         while (chunk := await anext(chunks)).empty:
                             pass
-                except StopAsyncIteration:
-                    return
-                except TimeoutError:
-                    if not clock.expired():
-                        raise
-                    stalled = idle_until < deadline
-                    raise self._late(
-                        f"nothing more for {self.timeouts.idle_s:.3g} s" if stalled else "past the deadline"
-                    ) from None
-                yield chunk
+                    except StopAsyncIteration:
+                        return
+                    except asyncio.CancelledError:
+                        if not clock.stop():
+                            raise
+                        stalled = idle_until < deadline
+                        raise self._late(
+                            f"nothing more for {self.timeouts.idle_s:.3g} s" if stalled else "past the deadline"
+                        ) from None
+                    finally:
+                        clock.stop()
+                    yield chunk
+            finally:
+                clock.close()
 
         return paced
 
     def _late(self, message: str) -> ProviderTimeout:
         return ProviderTimeout(message, provider=self.model.provider, model=self.model.name)
+
+
+class _Clock:
+    """One timer for all the pieces of an answer, where ``asyncio.timeout`` makes one for each: this one is moved on by
+    writing down when it is due, and looks at that when it fires."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.time = self._loop.time
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        self._late = False
+
+    def start(self, due: float) -> None:
+        """Cancel the running task at *due*, unless it stops the clock before."""
+        self._due, self._late = due, False
+        task = self._task = asyncio.current_task()
+        self._cancelling = 0 if task is None else task.cancelling()
+        if self._timer is None or self._timer.when() > due:
+            self._set(due)
+
+    def stop(self) -> bool:
+        """The wait is over. Whether it was this clock that ended it, and nobody else."""
+        task, self._task = self._task, None
+        if task is None or not self._late:
+            return False
+        return task.uncancel() <= self._cancelling
+
+    def close(self) -> None:
+        """It is needed no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set(self, when: float) -> None:
+        self.close()
+        self._timer = self._loop.call_at(when, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._task is None:
+            return  # nobody waits: whoever starts it again sets it
+        if self.time() < self._due:
+            self._set(self._due)
+        else:
+            self._late = True
+            self._task.cancel()
 
 
 class _FirstContent:
