@@ -35,12 +35,6 @@ def configured(stated: Policy, router: Router, known: Settings | None = None) ->
         if not any(name in router.providers for name in rule.models):
             message = "none of its models is configured: whoever comes to it is refused"
             found.append(Finding("models", "broken", f"rule {rule.name}", message, "configure one, or add another"))
-        unpriced = [name for name in rule.models if router.policy.models[name].price is None]
-        if rule.max_cost_usd is not None and unpriced:
-            message = f"has a cost ceiling, and leaves out {', '.join(unpriced)}: the price is not known"
-            found.append(
-                Finding("models", "warning", f"rule {rule.name}", message, "state the price, or say price: free")
-            )
     return found
 
 
