@@ -248,7 +248,8 @@ class TestABadFile:
         assert all(each.name == "devsynth_providers" and str(file) in each.message for each in logged)
         events = [event for span in spans() for event in span.events if event.name == "policy.reload_failed"]
         assert len(events) == 2
-        assert "unknown key 'modles'; did you mean 'models'?" in str((events[0].attributes or {})["devsynth.policy.error"])
+        told = str((events[0].attributes or {})["devsynth.policy.error"])
+        assert "unknown key 'modles'; did you mean 'models'?" in told
 
     async def test_that_is_mended_is_taken_and_no_error_is_left(self, file: Path, registry: ProviderRegistry) -> None:
         router = Router.from_policy(file, registry=registry)

@@ -177,7 +177,7 @@ def _notes(row: Row, reached: Reach | None, wanted: Wanted) -> list[str]:
     if reached is not None:
         notes.append(_told(reached, row.model))
     if row.price is None:
-        notes.append("its price is not known: a request with a cost ceiling leaves it out; state it, or say price: free")
+        notes.append("its price is not known: requests with a cost ceiling leave it out; state it, or say price: free")
     if row.retired is not None:
         verb = "was" if row.retired <= wanted.today else "will be"
         notes.append(f"it {verb} retired on {row.retired}: name another model")
