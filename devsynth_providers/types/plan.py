@@ -79,10 +79,10 @@ class Plan:
         if limits:
             lines.append("limits: " + ", ".join(limits))
         width = max((len(name) for name in (*self.models, *(r.model for r in self.rejected))), default=0)
+        dearest = max((len(_cost(each)) for each in self.candidates), default=0)
         for number, each in enumerate(self.candidates, 1):
-            lines.append(
-                f"  {number}. {each.model.name:<{width}}  {each.model.provider:<10} {_cost(each)}  {_time(each)}"
-            )
+            who = f"{each.model.name:<{width}}  {each.model.provider:<10}"
+            lines.append(f"  {number}. {who} {_cost(each):<{dearest}}  {_time(each)}")
         lines += [f"  -  {r.model:<{width}}  not asked: {r.reason} ({r.code})" for r in self.rejected]
         return "\n".join(lines)
 
@@ -98,4 +98,5 @@ def _cost(candidate: Candidate) -> str:
 def _time(candidate: Candidate) -> str:
     if candidate.latency_s is None:
         return "time unknown"
-    return f"about {candidate.latency_s:.1f} s, first token after {candidate.first_token_s:.1f} s"
+    measured = " (measured)" if candidate.latency_basis == "measured" else ""
+    return f"about {candidate.latency_s:.1f} s, first token after {candidate.first_token_s:.1f} s{measured}"
