@@ -41,7 +41,7 @@ _left_behind: list[_Shared] = []
 _aiohttp: Any = None
 
 
-async def library() -> Any:
+async def module() -> Any:
     """The module ``aiohttp``; its import does not stop the loop."""
     global _aiohttp  # noqa: PLW0603 - set once, when it is whole: what is in sys.modules may be half imported
     if _aiohttp is None:
@@ -51,7 +51,7 @@ async def library() -> Any:
 
 async def shared_with(user: object) -> aiohttp.ClientSession:
     """The session of the running loop, which *user* uses from now on."""
-    await library()
+    await module()
     loop = asyncio.get_running_loop()
     with _lock:
         shared = _open.get(loop)

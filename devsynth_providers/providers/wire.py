@@ -90,7 +90,7 @@ class Wire:
         billed; if a connection breaks after it stood, nobody can know whether it is. A redirect is a
         ``MalformedResponse``: it says where the prompt and the key should go instead, and they do not.
         """
-        aiohttp = await sessions.library()
+        aiohttp = await sessions.module()
         tls = await self._tls(url)  # first: nothing may come between the session and its use
         session = await sessions.shared_with(self)
         response = await _told(
