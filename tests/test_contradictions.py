@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from devsynth_providers import (
     Access,
     Budget,
+    Conditions,
     Expect,
     Facts,
     Limits,
@@ -77,6 +78,10 @@ def test_a_rule_that_nothing_reaches_is_told_with_those_that_are_in_its_way(rule
         [rule("x", When(task=("t",))), rule("y", When(task=("t", "u")))],
         [rule("x", When(tags=("a", "b"))), rule("y", When(tags=("c",)))],
         [rule("x", When(needs=("tools", "json"))), rule("y", When(needs=("tools",)))],
+        [rule("x", When(needs=("chat",)))],  # texts to embed are left for the last
+        [rule("x", When(modality=("text",)))],
+        [rule("x", When(not_=When(modality=("text",))))],
+        [rule("x", When(modality=("text", "vision"))), rule("y", When(modality=("vision", "audio")))],
         [rule("x", When(time_of_day=TimeOfDay(from_="08:07", to="08:09")))],
         [rule("x", When(time_of_day=TimeOfDay(from_="08:00", to="18:00"))), rule("y", When(task=("t",)))],
     ],
@@ -91,15 +96,38 @@ def test_of_too_many_kinds_of_requests_only_what_one_rule_covers_is_told() -> No
     assert "'again' is never reached: 'r3' before it takes" in told(*tags, rule("again", When(tags=("t3",))))[0]
 
 
+def assert_what_decides_is_reached(rules: list[When], facts: Facts, conditions: Conditions = Conditions()) -> None:
+    deciding = next((index for index, when in enumerate(rules) if when.holds(facts, conditions)), None)
+    if deciding is not None:
+        reach = Reach(rules)
+        assert not reach.never(deciding)
+        assert reach.shadowed_by(deciding) is None
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(whens, min_size=1, max_size=4), requests)
 def test_a_rule_that_decides_something_is_never_said_to_be_out_of_reach(rules: list[When], facts: Facts) -> None:
-    deciding = next((index for index, when in enumerate(rules) if when.holds(facts)), None)
-    if deciding is None:
-        return
-    reach = Reach(rules)
-    assert not reach.never(deciding)
-    assert reach.shadowed_by(deciding) is None
+    assert_what_decides_is_reached(rules, facts)
+
+
+abilities = st.sampled_from(("tools", "json", "vision", "audio"))
+looks = st.builds(
+    lambda needs, modality, not_: When(needs=tuple(needs), modality=tuple(modality), not_=not_),
+    st.sets(abilities | st.sampled_from(("chat", "embeddings", "streaming")), max_size=2),
+    st.sets(st.sampled_from(("text", "vision", "audio", "embeddings")), max_size=2),
+    st.none()
+    | st.builds(lambda need: When(needs=(need,)), st.sampled_from(("chat", "tools", "streaming")))
+    | st.builds(lambda modality: When(modality=(modality,)), st.sampled_from(("text", "vision", "embeddings"))),
+)
+kinds = st.just(Facts(needs=frozenset(("embeddings",)))) | st.builds(
+    lambda needs, streaming: Facts(needs=needs | {"chat"}, streaming=streaming), st.frozensets(abilities), st.booleans()
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(looks, min_size=1, max_size=4), kinds)
+def test_nor_is_one_that_decides_by_what_a_request_needs(rules: list[When], facts: Facts) -> None:
+    assert_what_decides_is_reached(rules, facts)
 
 
 PRICED = Price(input_usd_per_1m=10, output_usd_per_1m=30)

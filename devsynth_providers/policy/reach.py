@@ -10,10 +10,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from .facts import Conditions, Facts
-from .rules import Range, When
+from .rules import Modality, Range, When
 
 MOST = 6_000
 """Kinds of requests that are tried for one policy."""
@@ -77,7 +77,7 @@ def _kinds(whens: Sequence[When], most: int) -> Iterator[tuple[Facts, Conditions
         "project": _names(parts, "project"),
         "role": _names(parts, "role"),
         "tags": _subsets(sorted({tag for each in parts for tag in each.tags})),
-        "needs": _subsets(sorted({need for each in parts for need in (*each.needs, *each.modality)} - {"text"})),
+        "needs": _subsets(sorted(_needs(parts))),
         "now": _moments(parts),
     }
     count = 1
@@ -107,6 +107,14 @@ def _numbers(ranges: Sequence[Range | None], most: float | None) -> list[float]:
 
 def _names(parts: Sequence[When], what: str) -> list[str]:
     return [*sorted({name for each in parts for name in getattr(each, what)}), _OTHER]
+
+
+def _needs(parts: Sequence[When]) -> set[str]:
+    """All that rules look at: at a modality, by whatever else it might be; at chat, by texts to embed without it."""
+    needs = {need for each in parts for need in each.needs}
+    if any(each.modality for each in parts):
+        needs |= {*get_args(Modality)} - {"text"}
+    return needs | ({"embeddings"} if "chat" in needs else set())
 
 
 def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
