@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from devsynth_providers import (
     Access,
@@ -41,6 +42,10 @@ def rule(name: str, when: When = When(), **more: object) -> Rule:
     return Rule(name=name, when=when, models=more.pop("models", ("a",)), **more)  # type: ignore[arg-type]
 
 
+def at(from_: str, to: str, zone: str = "UTC") -> When:
+    return When(time_of_day=TimeOfDay(from_=from_, to=to, zone=zone))
+
+
 HIGH, LOW = When(complexity=Range(above=0.6)), When(complexity=Range(below=0.3))
 
 
@@ -64,6 +69,14 @@ HIGH, LOW = When(complexity=Range(above=0.6)), When(complexity=Range(below=0.3))
             [rule("x", When(task=("t", "u"))), rule("y", When(task=("u",), tags=("v",)))],
             "rules.1: rule 'y' is never reached: 'x' before it takes",
         ),
+        (
+            [rule("x", at("08:00", "18:00")), rule("y", at("09:15", "09:30"))],
+            "rules.1: rule 'y' is never reached: 'x' before it takes",
+        ),
+        (
+            [rule("x", at("09:00", "10:00", "Europe/Berlin")), rule("y", at("08:00", "09:00", "Europe/London"))],
+            "rules.1: rule 'y' is never reached: 'x' before it takes",
+        ),
         ([rule("x"), rule("y", HIGH)], "rules.0: rule 'x' matches all, so that 'y' is never reached"),
     ],
 )
@@ -82,8 +95,13 @@ def test_a_rule_that_nothing_reaches_is_told_with_those_that_are_in_its_way(rule
         [rule("x", When(modality=("text",)))],
         [rule("x", When(not_=When(modality=("text",))))],
         [rule("x", When(modality=("text", "vision"))), rule("y", When(modality=("vision", "audio")))],
-        [rule("x", When(time_of_day=TimeOfDay(from_="08:07", to="08:09")))],
-        [rule("x", When(time_of_day=TimeOfDay(from_="08:00", to="18:00"))), rule("y", When(task=("t",)))],
+        [rule("x", at("08:07", "08:09"))],
+        [
+            rule("x", at("14:00", "15:00", "Europe/London")),
+            rule("y", at("09:00", "10:00", "America/New_York")),
+        ],  # March
+        [rule("x", at("00:00", "12:00")), rule("y", at("12:00", "24:00"))],  # a plan need not know the time
+        [rule("x", at("08:00", "18:00")), rule("y", When(task=("t",)))],
     ],
 )
 def test_rules_that_something_reaches_are_not(rules: list[Rule]) -> None:
@@ -94,6 +112,28 @@ def test_of_too_many_kinds_of_requests_only_what_one_rule_covers_is_told() -> No
     tags = [rule(f"r{n}", When(tags=(f"t{n}",))) for n in range(20)]
     assert told(*tags) == []
     assert "'again' is never reached: 'r3' before it takes" in told(*tags, rule("again", When(tags=("t3",))))[0]
+
+
+class Tried(When):
+    """Counts how often it is asked."""
+
+    times: ClassVar[int] = 0
+
+    @override
+    def holds(self, facts: Facts, conditions: Conditions = Conditions()) -> bool:
+        Tried.times += 1
+        return super().holds(facts, conditions)
+
+
+def test_a_long_policy_is_looked_through_as_far_as_that_takes_no_long_time() -> None:
+    Tried.times = 0
+    rules = [
+        Tried(complexity=Range(above=n / 1000), task=("t", "u"), project=(f"p{n}",), tags=("v",)) for n in range(300)
+    ]
+    reach = Reach([*rules, *rules, Tried(task=("t",), not_=When(project=("p0",)))])
+    assert [reach.shadowed_by(index) for index in range(300)] == [None] * 300
+    assert [reach.shadowed_by(index) for index in range(300, 600)] == [(index,) for index in range(300)]
+    assert Tried.times < 500_000
 
 
 def assert_what_decides_is_reached(rules: list[When], facts: Facts, conditions: Conditions = Conditions()) -> None:

@@ -19,7 +19,11 @@ MOST = 6_000
 """Kinds of requests that are tried for one policy."""
 MOST_FOR_TWO = 500
 """The same for two rules, where all together tell too many kinds apart."""
+MOST_OF_TWOS = 100_000
+"""And for all such twos together: there are many in a long policy."""
 _OTHER = "\0some other"
+
+Kind = tuple[Facts, Conditions]
 
 
 class Reach:
@@ -27,6 +31,7 @@ class Reach:
 
     def __init__(self, whens: Sequence[When]) -> None:
         self._whens = whens
+        self._left = MOST_OF_TWOS
         kinds = _kinds(whens, MOST)
         self._takers = None if kinds is None else _takers(whens, kinds)
 
@@ -34,8 +39,9 @@ class Reach:
         """Whether no request at all is like the rule with this number."""
         if self._takers is not None:
             return not self._takers[index]
-        kinds = _kinds([self._whens[index]], MOST_FOR_TWO)
-        return kinds is not None and not any(self._whens[index].holds(*kind) for kind in kinds)
+        own = self._whens[index]
+        kinds = self._kinds_of(own)
+        return kinds is not None and not any(own.holds(*kind) for kind in kinds)
 
     def shadowed_by(self, index: int) -> tuple[int, ...] | None:
         """The earlier rules that together take all that this one matches; ``None`` if some is left, or if that is not
@@ -44,10 +50,29 @@ class Reach:
             takers = self._takers[index]
             return None if index in takers else tuple(sorted(takers))
         own = self._whens[index]
-        return next(((each,) for each in range(index) if _covered(own, self._whens[each])), None)
+        like_it = next((kind for kind in self._kinds_of(own) or () if own.holds(*kind)), None)
+        return next(((each,) for each in range(index) if self._covered(own, self._whens[each], like_it)), None)
+
+    def _covered(self, own: When, other: When, like_it: Kind | None) -> bool:
+        """Whether each request like *own*, of which *like_it* is one, is like *other*, and that is certain."""
+        if other.everything or own == other:
+            return True
+        if like_it is None or not other.holds(*like_it):
+            return False
+        kinds = self._kinds_of(own, other)
+        return kinds is not None and all(other.holds(*kind) for kind in kinds if own.holds(*kind))
+
+    def _kinds_of(self, *whens: When) -> Iterator[Kind] | None:
+        kinds = _kinds(whens, MOST_FOR_TWO) if self._left > 0 else None
+        return None if kinds is None else self._counted(kinds)
+
+    def _counted(self, kinds: Iterable[Kind]) -> Iterator[Kind]:
+        for kind in kinds:
+            self._left -= 1
+            yield kind
 
 
-def _takers(whens: Sequence[When], kinds: Iterable[tuple[Facts, Conditions]]) -> list[set[int]]:
+def _takers(whens: Sequence[When], kinds: Iterable[Kind]) -> list[set[int]]:
     """For each rule, the rules that decide the requests which it matches."""
     takers: list[set[int]] = [set() for _ in whens]
     for kind in kinds:
@@ -57,15 +82,7 @@ def _takers(whens: Sequence[When], kinds: Iterable[tuple[Facts, Conditions]]) ->
     return takers
 
 
-def _covered(own: When, other: When) -> bool:
-    """Whether each request like *own* is like *other*, and that is certain."""
-    if other.everything or own == other:
-        return True
-    kinds = _kinds([own, other], MOST_FOR_TWO)
-    return kinds is not None and all(other.holds(*kind) for kind in kinds if own.holds(*kind))
-
-
-def _kinds(whens: Sequence[When], most: int) -> Iterator[tuple[Facts, Conditions]] | None:
+def _kinds(whens: Sequence[When], most: int) -> Iterator[Kind] | None:
     """A request of each kind that *whens* tell apart; ``None`` if there are too many."""
     parts = [part for when in whens for part in _parts(when)]
     if any(each.time_of_day and not each.time_of_day.on_the_quarter for each in parts):
@@ -95,7 +112,9 @@ def _parts(when: When) -> Iterator[When]:
 
 
 def _numbers(ranges: Sequence[Range | None], most: float | None) -> list[float]:
-    """The bounds, and a number between each two of them, below and above all."""
+    """The bounds, and a number between each two of them, below and above all; one number, if there are none."""
+    if not any(ranges):
+        return [0.0]
     bounds = {0.0} if most is None else {0.0, most}
     for each in ranges:
         if each is not None:
@@ -124,14 +143,19 @@ def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _moments(parts: Sequence[When]) -> list[datetime | None]:
-    """Every quarter of an hour of two weeks, one in winter and one in summer, if any rule looks at the clock."""
-    if all(each.time_of_day is None for each in parts):
+    """None, and every quarter of an hour of a week, if any rule looks at the clock: for each way in which the clocks of
+    its zones stand to each other, since some are put forward weeks before others."""
+    clocks = {each.time_of_day.zone: each.time_of_day for each in parts if each.time_of_day}
+    if not clocks:
         return [None]
-    starts = (datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 7, 6, tzinfo=UTC))
-    return [start + timedelta(minutes=15 * step) for start in starts for step in range(7 * 24 * 4)]
+    days = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in range(3653))
+    weeks: dict[tuple[timedelta | None, ...], datetime] = {}
+    for day in days if clocks.keys() != {"UTC"} else [next(days)]:
+        weeks.setdefault(tuple(clock.there(day).utcoffset() for clock in clocks.values()), day)
+    return [None, *(week + timedelta(minutes=15 * step) for week in weeks.values() for step in range(7 * 24 * 4))]
 
 
-def _kind(of: Mapping[str, Any]) -> tuple[Facts, Conditions]:
+def _kind(of: Mapping[str, Any]) -> Kind:
     needs = frozenset(of["needs"])
     facts = Facts(
         complexity=of["complexity"],

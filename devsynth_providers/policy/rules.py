@@ -67,11 +67,15 @@ class TimeOfDay:
         """Whether it begins and ends at a quarter of an hour."""
         return not (_minutes(self.from_) % 15 or _minutes(self.to) % 15)
 
+    def there(self, now: datetime) -> datetime:
+        """*now* by the clocks of the zone."""
+        return now.astimezone(_zone(self.zone))
+
     def holds(self, now: datetime | None) -> bool:
         """Whether *now*, which knows its time zone, is in it."""
         if now is None:
             return False
-        there = now.astimezone(_zone(self.zone))
+        there = self.there(now)
         minute, day = there.hour * 60 + there.minute, there.weekday()
         begin, end = _minutes(self.from_), _minutes(self.to)
         if begin < end:
