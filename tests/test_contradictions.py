@@ -213,6 +213,18 @@ def test_ceilings_and_budgets_below_any_call_are_told() -> None:
     assert "below the worst case of one call" in only.message
 
 
+@pytest.mark.parametrize("micros", [249, 251, 489])  # a million times so many millionths is a little less
+def test_a_ceiling_that_one_call_just_keeps_is_right(micros: int) -> None:
+    one = model("a", price=Price(input_usd_per_1m=0, output_usd_per_1m=micros / 1000))
+    made = replace(
+        policy(one),
+        rules=(Rule(name="rest", models=("a",), max_cost_usd=micros / 1_000_000),),
+        budgets=(Budget(scope="project", limit_usd=micros / 1_000_000),),
+    )
+    assert made.plan(Facts(input_tokens=1, max_output_tokens=1000)).models == ("a",)
+    assert list(contradictions(made)) == []
+
+
 def test_a_rule_that_embeds_stays_in_one_vector_space() -> None:
     able = frozenset(("embeddings",))
     both = (model("a", abilities=able), model("b", abilities=able))

@@ -52,7 +52,7 @@ def _of_budgets(policy: Policy, models: Mapping[str, Model]) -> Iterable[Contrad
     worst = [model.worst_micros(1, int(MAX_TOKENS)) for model in models.values()]
     known = [micros for micros in worst if micros is not None]
     for index, budget in enumerate(policy.budgets):
-        if known and len(known) == len(worst) and min(known) > budget.limit_usd * 1_000_000:
+        if known and len(known) == len(worst) and min(known) / 1_000_000 > budget.limit_usd:
             message = (
                 f"limit_usd {budget.limit_usd:g} is below the worst case of one call at every model: the cheapest "
                 f"could cost ${min(known) / 1_000_000:.6f} with the default max_tokens of {int(MAX_TOKENS)}"
@@ -165,7 +165,7 @@ def _below_any_call(rule: Rule, models: Collection[Model], path: Path) -> Iterab
     if rule.max_cost_usd is None or not models:
         return
     worst = [micros for model in models if (micros := model.worst_micros(1, int(MAX_TOKENS))) is not None]
-    if len(worst) == len(models) and min(worst) > rule.max_cost_usd * 1_000_000:
+    if len(worst) == len(models) and min(worst) / 1_000_000 > rule.max_cost_usd:
         message = (
             f"max_cost_usd {rule.max_cost_usd:g} is below the worst case of every model of rule {rule.name!r}: the "
             f"cheapest could cost ${min(worst) / 1_000_000:.6f} with the default max_tokens of {int(MAX_TOKENS)}"
