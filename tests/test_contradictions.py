@@ -170,14 +170,15 @@ def test_nor_is_one_that_decides_by_what_a_request_needs(rules: list[When], fact
     assert_what_decides_is_reached(rules, facts)
 
 
+CHATS, OVER_9000 = {"abilities": frozenset(("chat",))}, When(input_tokens=Range(between=(9000, 9999)))
 PRICED = Price(input_usd_per_1m=10, output_usd_per_1m=30)
 
 
 @pytest.mark.parametrize(
     ("facts", "asked", "said"),
     [
-        ({"context_window": 8000}, {"when": When(input_tokens=Range(above=8000))}, "its window holds 8000"),
-        ({"context_window": 8000}, {"when": When(all=(When(input_tokens=Range(between=(9000, 9999))),))}, "window"),
+        ({**CHATS, "context_window": 8000}, {"when": When(input_tokens=Range(above=8000))}, "its window holds 8000"),
+        ({**CHATS, "context_window": 8000}, {"when": When(all=(OVER_9000,))}, "its window holds 8000"),
         ({"abilities": frozenset(("chat",))}, {"when": When(needs=("tools",))}, "that need tools"),
         ({"abilities": frozenset(("chat",))}, {"when": When(modality=("embeddings",))}, "that need embeddings"),
         ({"price": None}, {"max_cost_usd": 0.1}, "its price is not known, and the rule has max_cost_usd"),
@@ -187,6 +188,14 @@ PRICED = Price(input_usd_per_1m=10, output_usd_per_1m=30)
 def test_a_model_that_a_rule_can_never_ask_is_told(facts: dict[str, object], asked: dict[str, Any], said: str) -> None:
     found = told(rule("x", models=("b", "a"), **asked), models=(model("a", **facts), model("b")))
     assert [each for each in found if each.startswith("rules.0.models.1: rule 'x' can never ask 'a'") and said in each]
+
+
+def test_many_texts_to_embed_need_not_fit_a_window_together() -> None:
+    embedder = model("a", abilities=frozenset(("embeddings",)), context_window=8192)
+    large = rule("large", When(needs=("embeddings",), input_tokens=Range(above=10_000)))
+    assert told(large, models=(embedder,)) == []
+    facts = Facts(needs=frozenset(("embeddings",)), input_tokens=20_000, longest_text_tokens=100)
+    assert replace(policy(embedder), rules=(large,)).plan(facts).models == ("a",)
 
 
 def test_quality_below_a_floor_and_unused_models_are_only_warnings() -> None:

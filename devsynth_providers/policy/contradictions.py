@@ -145,7 +145,7 @@ def _never_asked(rule: Rule, models: Iterable[Model], path: Path, *, assumes_pri
         why, warning = None, False
         if needs and model.abilities is not None and (missing := needs - model.abilities):
             why = f"the rule is for requests that need {', '.join(sorted(missing))}, which it is not known to do"
-        elif model.context_window is not None and least_tokens >= model.context_window:
+        elif model.context_window is not None and least_tokens >= model.context_window and not _embeds(model):
             why = f"the rule is for more than {least_tokens:g} tokens, its window holds {model.context_window}"
         elif model.price is None and not assumes_price and rule.max_cost_usd is not None:
             why = "its price is not known, and the rule has max_cost_usd"
@@ -158,6 +158,11 @@ def _never_asked(rule: Rule, models: Iterable[Model], path: Path, *, assumes_pri
         if why is not None:
             place = (*path, "models", rule.models.index(model.name))
             yield Contradiction(place, f"rule {rule.name!r} can never ask {model.name!r}: {why}", warning=warning)
+
+
+def _embeds(model: Model) -> bool:
+    """Whether it may be given more than fits its window: many texts, each of which does."""
+    return model.abilities is not None and "embeddings" in model.abilities
 
 
 def _below_any_call(rule: Rule, models: Collection[Model], path: Path) -> Iterable[Contradiction]:
