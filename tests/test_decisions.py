@@ -297,7 +297,13 @@ def test_lines_that_can_not_be_read_are_counted_by_the_reason(path: Path) -> Non
     wrong = json.loads(good) | {"facts": {"input_tokens": "many"}}
     limits = json.loads(good) | {"facts": {"limits": {"max_cost_usd": -1}}}
     lacking = {"v": 1}
+    numbers = [
+        json.dumps(json.loads(good) | each)
+        for each in ({"facts": {"complexity": 10**400}}, {"facts": {"input_tokens": 10**400}})
+    ]
+    numbers += [json.dumps(json.loads(good) | {"conditions": {"draw": float(each)}}) for each in ("nan", "-inf")]
     bad = [good[:-20], "[]", json.dumps(newer), json.dumps(wrong), json.dumps(lacking), json.dumps(limits), "\x00"]
+    bad += numbers
     path.write_text("\n".join([good, "", *bad, good]) + "\n")
     log = read_log(path)
     assert len(log) == 2
@@ -308,6 +314,9 @@ def test_lines_that_can_not_be_read_are_counted_by_the_reason(path: Path) -> Non
         "decision.facts.input_tokens: int expected, not str": 1,
         "decision.outcome: missing": 1,
         "decision.facts.limits: max_cost_usd must be a number from 0 on, not -1.0": 1,
+        "decision.facts.complexity: no number to count with": 1,
+        "decision.facts.input_tokens: no number to count with": 1,
+        "decision.conditions.draw: not one of its values": 2,
     }
 
 

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _Reader = Callable[[Any], Any]
 _PLAIN = (str, bool, int, float)
+_TOO_MUCH = 1e300
+"""Nothing that is counted or measured comes near it, and to reckon with it ends in errors; so it does with NaN."""
 _AS_IT_IS = frozenset((*_PLAIN, type(None)))
 _MOMENTS = (datetime.datetime, datetime.date, datetime.time)
 
@@ -110,6 +112,8 @@ def _single(hint: Any) -> _Reader:
 
 def _plain(kind: Any) -> _Reader:
     def read(data: Any) -> Any:
+        if type(data) in (int, float) and not abs(data) < _TOO_MUCH:
+            raise ValueError(": no number to count with")
         if kind is float and type(data) is int:
             return float(data)
         if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
