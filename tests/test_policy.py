@@ -396,14 +396,16 @@ class TestConditions:
         known = model("known", latency=Latency(first_token_s=1, tokens_per_s=100))
         some = policy(known, model("x"), model("y"), prefer="fastest")
         assert some.plan(FACTS).models == ("known", "x", "y")
-        orders = {draw: some.plan(FACTS, Conditions(draw=draw)) for draw in (0.0, 0.024, 0.026, 0.05, 0.9)}
+        orders = {draw: some.plan(FACTS, Conditions(draw=draw)) for draw in (0.0, 0.024, 0.026, 0.05, 0.9, -1.0)}
         assert {draw: plan.models[0] for draw, plan in orders.items()} == {
             0.0: "x",
             0.024: "x",
             0.026: "y",
             0.05: "known",
             0.9: "known",
+            -1.0: "known",
         }
+        assert some.plan(FACTS, Conditions(draw=math.nan)).models[0] == "known"
         assert orders[0.0].explored
         assert not orders[0.9].explored
         assert policy(known, model("x")).plan(FACTS, Conditions(draw=0.0)).models == ("known", "x")  # speed counts not

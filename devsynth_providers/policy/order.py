@@ -22,7 +22,7 @@ def ordered(
         return tuple(candidates), False
     in_order = sorted(candidates, key=_keys(candidates, prefer))
     by_speed = prefer == "fastest" or (isinstance(prefer, Weights) and prefer.latency > 0)
-    if not by_speed or draw is None or draw >= explore:
+    if not by_speed or draw is None or not 0 <= draw < explore:  # nor if it is no number
         return tuple(in_order), False
     unknown = [each for each in in_order if each.latency_s is None]
     if not unknown or in_order[0] in unknown:
