@@ -15,6 +15,8 @@ from devsynth_providers import (
     Conditions,
     ConfigurationError,
     EmbedRequest,
+    Example,
+    Expect,
     Facts,
     Range,
     TaskAnalyzer,
@@ -104,6 +106,8 @@ def test_without_a_clock_no_rule_with_hours_holds() -> None:
         (lambda: TimeOfDay(to="12:60"), "written as 08:30"),
         (lambda: TimeOfDay(zone="Berlin"), "no time zone is called 'Berlin'"),
         (Weights, "one must be above 0"),
+        (lambda: Example(expect=Expect(), at="9999-12-31T23:59"), "of which every time zone has one"),
+        (lambda: Example(expect=Expect(), at="0001-01-01T00:00+14:00"), "of which every time zone has one"),
     ],
 )
 def test_hours_and_weights_that_make_no_sense_are_refused(make: Any, said: str) -> None:

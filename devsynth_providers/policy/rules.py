@@ -287,6 +287,8 @@ class Example:
             moment = datetime.fromisoformat(self.at)
         except ValueError:
             raise ConfigurationError(f"at is a moment as 2026-11-23T08:30, not {self.at!r}") from None
+        if not datetime.min.year < moment.year < datetime.max.year:
+            raise ConfigurationError(f"at is a moment of which every time zone has one, not {self.at}")
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
