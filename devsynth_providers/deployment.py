@@ -152,7 +152,14 @@ class Deployer:
 
 def checked(policy: Policy) -> Policy:
     """*policy*, if its rules name models that it has: files are checked when they are read, those made in code here."""
+    if not policy.rules:
+        raise ConfigurationError(f"policy {policy.name!r} has no rules")
+    for name, model in policy.models.items():
+        if model.name != name:
+            raise ConfigurationError(f"the model that policy {policy.name!r} has as {name!r} is called {model.name!r}")
     for rule in policy.rules:
+        if len(set(rule.models)) < len(rule.models):
+            raise ConfigurationError(f"rule {rule.name!r} names a model twice")
         if unknown := set(rule.models) - policy.models.keys():
             raise ConfigurationError(f"rule {rule.name!r} names {', '.join(sorted(unknown))}, which is no model")
     if later := [section for section in ("budgets", "limits") if getattr(policy, section)]:

@@ -238,9 +238,18 @@ def test_a_router_says_what_it_is_made_from() -> None:
         Router("ci")  # type: ignore[arg-type]
 
 
-def test_a_policy_made_in_code_is_checked_too() -> None:
-    wrong = Policy(models={"a": model("a")}, rules=(Rule(name="all", models=("a", "z")),))
-    with pytest.raises(ConfigurationError, match="rule 'all' names z, which is no model"):
+@pytest.mark.parametrize(
+    ("named", "asked", "why"),
+    [
+        ("a", [("a", "z")], "rule 'all' names z, which is no model"),
+        ("a", [("a", "a")], "rule 'all' names a model twice"),
+        ("b", [("a",)], "the model that policy 'policy' has as 'a' is called 'b'"),
+        ("a", [], "policy 'policy' has no rules"),
+    ],
+)
+def test_a_policy_made_in_code_is_checked_too(named: str, asked: list[tuple[str, ...]], why: str) -> None:
+    wrong = Policy(models={"a": model(named)}, rules=tuple(Rule(name="all", models=each) for each in asked))
+    with pytest.raises(ConfigurationError, match=why):
         Router(wrong)
 
 
