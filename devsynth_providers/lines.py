@@ -179,17 +179,28 @@ class _File:
         """Write what is *left*, until the file is full; the first line of an empty file is never too long."""
         file = os.open(self._path, _FLAGS, 0o600)
         try:
+            if not self._ours_alone(file):
+                return
             size = os.fstat(file).st_size
             while left:
                 data = left[0].encode("utf-8", "backslashreplace") + b"\n"
                 if size and size + len(data) > self._max_bytes:
-                    self._rotate(file)
+                    os.replace(self._path, f"{self._path}.1")
                     return
                 self._write(file, data)
                 left.popleft()
                 size += len(data)
         finally:
+            _lock(file, on=False)  # a child that was forked meanwhile has the file open too
             os.close(file)
+
+    def _ours_alone(self, file: int) -> bool:
+        """Keep other processes out. Whether *file* is still the one: one of them may have made it the older."""
+        _lock(file, on=True)
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(file))
+        except FileNotFoundError:
+            return False
 
     def _write(self, file: int, data: bytes) -> None:
         """All of *data* by one write. What a full disk cut off ends before the next line begins."""
@@ -199,9 +210,8 @@ class _File:
         if written < len(data):
             self.lose(1, "the disk is full")
 
-    def _rotate(self, file: int) -> None:
-        """Make *file* the older one, unless another process just did."""
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if os.path.samestat(self._path.stat(), os.fstat(file)):
-            os.replace(self._path, f"{self._path}.1")
+
+def _lock(file: int, *, on: bool) -> None:
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX if on else fcntl.LOCK_UN)

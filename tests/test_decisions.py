@@ -207,6 +207,19 @@ def test_processes_share_one_file_and_rotate_it_once(path: Path) -> None:
     assert Path(f"{path}.1").stat().st_size <= 700 * size
 
 
+def test_what_another_process_makes_the_older_file_meanwhile_takes_no_line_with_it(path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    with DecisionLog(path, max_bytes=10) as log:
+        log.add(decision)
+        assert log.flush()
+        with path.open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            log.add(decision)
+            assert not log.flush(0.05)  # kept out
+            path.replace(f"{path}.1")
+    assert (len(read_log(path)), log.lost) == (2, 0)
+
+
 def test_a_forked_child_writes_with_a_thread_of_its_own(path: Path) -> None:
     code = f"""
 import os
