@@ -60,7 +60,11 @@ class Succession:
         await self.background.ended()
         left = self.deployments.take_unused(at_once=True)
         opened = [*left, *self.deployments.current.opened.values()]
-        failed = await asyncio.gather(*(each.aclose() for each in opened), return_exceptions=True)
+        try:
+            failed = await asyncio.gather(*(each.aclose() for each in opened), return_exceptions=True)
+        except BaseException:
+            self.deployments.put_back(left)  # cut short: whoever closes the router again finds them
+            raise
         for error in filter(None, failed):
             raise error
 

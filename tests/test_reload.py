@@ -441,6 +441,36 @@ class TestProviders:
         await eventually(lambda: Counted.built[0].closings == 1)
         await router.aclose()
 
+    async def test_whose_closing_was_cut_short_with_that_of_the_router_are_closed_when_it_is_closed_again(
+        self, file: Path, registry: ProviderRegistry
+    ) -> None:
+        begun = asyncio.Event()
+
+        class Slow(Counted):
+            @override
+            async def aclose(self) -> None:
+                if not begun.is_set():
+                    begun.set()
+                    await asyncio.Event().wait()
+                await super().aclose()
+
+        registry.register("slow", Slow)
+        put(file, text("a").replace("counted", "slow"))
+        router = Router.from_policy(file, registry=registry)
+        Counted.gate = asyncio.Event()
+        reply = await router.send(ChatRequest.of("hi", stream=True))
+        written(file, "b")
+        await router.reload()
+        closing = asyncio.create_task(router.aclose())
+        await begun.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert Counted.built[0].closings == 0
+        await router.aclose()
+        assert Counted.built[0].closings == 1
+        await reply.aclose()
+
     async def test_of_an_answer_that_was_dropped_are_closed_with_the_next_change(
         self, file: Path, registry: ProviderRegistry
     ) -> None:
