@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 from .facts import Conditions, Facts
-from .rules import Modality, Range, When
+from .rules import Modality, Range, TimeOfDay, When
 
 MOST = 6_000
 """Kinds of requests that are tried for one policy."""
@@ -21,6 +21,10 @@ MOST_FOR_TWO = 500
 """The same for two rules, where all together tell too many kinds apart."""
 MOST_OF_TWOS = 100_000
 """And for all such twos together: there are many in a long policy."""
+_WEEK = 7 * 24 * 4
+"""Quarters of an hour in it."""
+_ZONES = 8
+"""With more of them, nothing is claimed of times of day: too many clocks to set against each other."""
 _OTHER = "\0some other"
 
 Kind = tuple[Facts, Conditions]
@@ -85,7 +89,9 @@ def _takers(whens: Sequence[When], kinds: Iterable[Kind]) -> list[set[int]]:
 def _kinds(whens: Sequence[When], most: int) -> Iterator[Kind] | None:
     """A request of each kind that *whens* tell apart; ``None`` if there are too many."""
     parts = [part for when in whens for part in _parts(when)]
-    if any(each.time_of_day and not each.time_of_day.on_the_quarter for each in parts):
+    hours = [each.time_of_day for each in parts if each.time_of_day]
+    too_many = most < _WEEK or len({each.zone for each in hours}) > _ZONES
+    if hours and (too_many or not all(each.on_the_quarter for each in hours)):
         return None
     choices: dict[str, list[Any]] = {
         "complexity": _numbers([each.complexity for each in parts], most=1.0),
@@ -95,7 +101,7 @@ def _kinds(whens: Sequence[When], most: int) -> Iterator[Kind] | None:
         "role": _names(parts, "role"),
         "tags": _subsets(sorted({tag for each in parts for tag in each.tags})),
         "needs": _subsets(sorted(_needs(parts))),
-        "now": _moments(parts),
+        "now": _moments(hours),
     }
     count = 1
     for values in choices.values():
@@ -142,17 +148,17 @@ def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     return found or [()] * (MOST + 1)
 
 
-def _moments(parts: Sequence[When]) -> list[datetime | None]:
+def _moments(hours: Sequence[TimeOfDay]) -> list[datetime | None]:
     """None, and every quarter of an hour of a week, if any rule looks at the clock: for each way in which the clocks of
     its zones stand to each other, since some are put forward weeks before others."""
-    clocks = {each.time_of_day.zone: each.time_of_day for each in parts if each.time_of_day}
+    clocks = {each.zone: each for each in hours}
     if not clocks:
         return [None]
     days = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in range(3653))
     weeks: dict[tuple[timedelta | None, ...], datetime] = {}
     for day in days if clocks.keys() != {"UTC"} else [next(days)]:
         weeks.setdefault(tuple(clock.there(day).utcoffset() for clock in clocks.values()), day)
-    return [None, *(week + timedelta(minutes=15 * step) for week in weeks.values() for step in range(7 * 24 * 4))]
+    return [None, *(week + timedelta(minutes=15 * step) for week in weeks.values() for step in range(_WEEK))]
 
 
 def _kind(of: Mapping[str, Any]) -> Kind:
