@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ from devsynth_providers import (
 from devsynth_providers.policy.contradictions import contradictions
 from devsynth_providers.policy.reach import Reach
 from devsynth_providers.policy.rules import Example
+from devsynth_providers.policy.shorthands import nearest
 
 from .helpers import model, policy
 from .test_rules import requests, whens
@@ -136,6 +138,12 @@ def test_a_long_policy_is_looked_through_as_far_as_that_takes_no_long_time() -> 
     assert Tried.times < 500_000
 
 
+def test_of_times_in_many_zones_nothing_is_claimed() -> None:
+    zones = sorted(zoneinfo.available_timezones())[:200]
+    reach = Reach([at("01:00", "02:30", zone) for zone in zones])
+    assert {reach.shadowed_by(index) for index in range(len(zones))} == {None}
+
+
 def assert_what_decides_is_reached(rules: list[When], facts: Facts, conditions: Conditions = Conditions()) -> None:
     deciding = next((index for index, when in enumerate(rules) if when.holds(facts, conditions)), None)
     if deciding is not None:
@@ -188,6 +196,12 @@ PRICED = Price(input_usd_per_1m=10, output_usd_per_1m=30)
 def test_a_model_that_a_rule_can_never_ask_is_told(facts: dict[str, object], asked: dict[str, Any], said: str) -> None:
     found = told(rule("x", models=("b", "a"), **asked), models=(model("a", **facts), model("b")))
     assert [each for each in found if each.startswith("rules.0.models.1: rule 'x' can never ask 'a'") and said in each]
+
+
+def test_names_too_long_to_compare_have_no_suggestion() -> None:
+    known, asked = [f"{'m' * 150}{n}" for n in range(30)], "m" * 150
+    assert nearest(asked, known) is None  # each pair would take milliseconds
+    assert nearest("llama-70b", [*known, "llama3-70b"]) == "did you mean 'llama3-70b'?"
 
 
 def test_many_texts_to_embed_need_not_fit_a_window_together() -> None:

@@ -21,13 +21,18 @@ TAG = "tag:"
 NOT_FOR_FILES = frozenset(("name", "price_assumed"))
 """Of a model: its name stands before it, and the other is not for people to say."""
 
+_LONG = 60
+"""Longer words are not compared: of those that repeat one letter, each pair takes milliseconds."""
+
 _NO_DEFAULTS = ("name", "when", "models")
 _ONLY_FOR_READING = ("variables", "defaults")
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """A suggestion, if one of *words* is nearly *word*."""
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    if len(word) > _LONG:
+        return None
+    near = difflib.get_close_matches(word, [each for each in words if len(each) <= _LONG], n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else None
 
 
