@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .errors import DevSynthError, NoModelFits
+from .errors import ConfigurationError, DevSynthError, NoModelFits
 from .lines import LineWriter
 from .policy import Conditions, Facts
 from .policy.decision import Decision, Option, Outcome, Try, served
@@ -33,6 +33,8 @@ class DecisionLog:
 
     def __init__(self, path: str | Path, *, prompts: bool = False, max_bytes: int = 100_000_000) -> None:
         self.path = Path(path)
+        if not self.path.absolute().parent.is_dir():
+            raise ConfigurationError(f"a decision log can not be written to {self.path}: there is no such folder")
         self.prompts = prompts
         self._lines = LineWriter(self.path, max_bytes)
 

@@ -168,7 +168,7 @@ class Reloading:
         if telling != self._logged:
             self._logged = telling
             self._untold = error
-            log.error("the policy stays as it was: %s", error)
+            log.error("a changed policy file is wrong, and what was in force stays so: %s", error)
 
     def stop(self) -> None:
         """End a look that has begun. The next request may begin another."""

@@ -233,7 +233,7 @@ class Router(ProviderPort):
         try:
             await self._succession.aclose()
         finally:
-            if "sync" in self.__dict__:
-                self.sync.stop()
             if self.decisions is not None:
                 await asyncio.to_thread(self.decisions.flush)
+            if "sync" in self.__dict__:
+                self.sync.stop()  # last: it ends the loop that this may be running on

@@ -23,6 +23,7 @@ from devsynth_providers import (
     AuthenticationError,
     ChatRequest,
     Conditions,
+    ConfigurationError,
     DecisionLog,
     Evidence,
     Facts,
@@ -249,7 +250,7 @@ def test_the_oldest_lines_go_when_it_is_full_and_one_old_file_stays(path: Path) 
     assert sorted(each.name for each in path.parent.iterdir()) == ["log.jsonl", "log.jsonl.1"]
 
 
-@pytest.mark.parametrize("place", ["directory", "missing/log.jsonl", "/dev/full"])
+@pytest.mark.parametrize("place", ["directory", "/dev/full"])
 async def test_what_can_not_be_written_fails_no_call_is_counted_and_logged_once(
     place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -264,6 +265,19 @@ async def test_what_can_not_be_written_fails_no_call_is_counted_and_logged_once(
                 assert log.flush()
     assert log.lost == 3
     assert len(caplog.records) == 1
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such folder"):
+        DecisionLog(tmp_path / "missing" / "log.jsonl")
+
+
+def test_a_sync_router_writes_its_log_when_it_is_closed_and_hides_no_error(path: Path) -> None:
+    asked = router(path, "x")
+    with pytest.raises(KeyError, match="mine"), asked.sync as sync:
+        sync.complete("hi")
+        raise KeyError("mine")
+    assert len(read_log(path)) == 1
 
 
 def test_a_line_that_can_not_be_made_takes_no_other_with_it(path: Path) -> None:

@@ -217,7 +217,7 @@ class TestDefaults:
         ],
     )
     def test_a_mistake_in_them_is_told_once_where_it_stands(self, defaults: str, problem: str) -> None:
-        rules = "rules: [{name: x, models: a, when: {task: t}}, {name: y, models: a, min_quality: 0.5, prefer: best}]"
+        rules = "rules: [{name: x, models: a, when: {task: t}}, {name: y, models: a, first_token_s: 5, prefer: best}]"
         (line,) = told(f"defaults: {defaults}\n{MODELS}{rules}")
         assert line.startswith(problem)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devsynth_providers import (
+    Access,
     ChatRequest,
     Conditions,
     ConfigurationError,
@@ -18,7 +20,10 @@ from devsynth_providers import (
     Example,
     Expect,
     Facts,
+    Latency,
+    Model,
     Range,
+    Rule,
     TaskAnalyzer,
     TimeOfDay,
     Weights,
@@ -106,8 +111,18 @@ def test_without_a_clock_no_rule_with_hours_holds() -> None:
         (lambda: TimeOfDay(to="12:60"), "written as 08:30"),
         (lambda: TimeOfDay(zone="Berlin"), "no time zone is called 'Berlin'"),
         (Weights, "one must be above 0"),
-        (lambda: Example(expect=Expect(), at="9999-12-31T23:59"), "of which every time zone has one"),
-        (lambda: Example(expect=Expect(), at="0001-01-01T00:00+14:00"), "of which every time zone has one"),
+        (lambda: TimeOfDay(from_="22:00", to="22:00"), "from and to are the same moment"),
+        (lambda: When(task="design"), "task is a tuple of names, not a text"),  # type: ignore[arg-type]
+        (lambda: When(role=("*",)), "without role, a rule is for all"),
+        (lambda: Access(role="intern"), "role is a tuple of names"),  # type: ignore[arg-type]
+        (lambda: Rule(name="x", models="m"), "models is a tuple of names"),  # type: ignore[arg-type]
+        (lambda: Rule(name="x", models=("m",), prefer="dearest"), "prefer is listed, cheapest"),  # type: ignore[arg-type]
+        (Expect, "expect says nothing"),
+        (lambda: Expect(first="m", fails="NoModelFits"), "leave one of them out"),
+        (lambda: Model(name="m", provider="p", quality=math.nan), "quality of m is from 0 to 1"),
+        (lambda: Latency(first_token_s=1, tokens_per_s=0), "above 0, and finite"),
+        (lambda: Example(expect=Expect(rule="x"), at="9999-12-31T23:59"), "of which every time zone has one"),
+        (lambda: Example(expect=Expect(rule="x"), at="0001-01-01T00:00+14:00"), "of which every time zone has one"),
     ],
 )
 def test_hours_and_weights_that_make_no_sense_are_refused(make: Any, said: str) -> None:

@@ -33,7 +33,12 @@ def contradictions(policy: Policy, providers: Collection[str] | None = None) -> 
     yield from _of_models(policy.models, providers)
     yield from _of_rules(policy.rules, models, assumes_price=policy.unknown_price != "refuse")
     for index, entry in enumerate(policy.access):
-        yield from _of_names(entry.models, models, ("access", index, "models"), "this entry of access")
+        yield from _of_names(entry.models or (), models, ("access", index, "models"), "this entry of access")
+    yield from _of_access(policy)
+    if policy.budgets:
+        yield Contradiction(
+            ("budgets",), "no router of this version holds budgets: it refuses this policy", warning=True
+        )
     for key in policy.limits:
         known = {*models, *(model.provider for model in models.values())}
         if key not in known:
@@ -47,6 +52,18 @@ def contradictions(policy: Policy, providers: Collection[str] | None = None) -> 
         yield from _of_example(example, policy, ("tests", index))
 
 
+def _of_access(policy: Policy) -> Iterable[Contradiction]:
+    """Roles that several entries leave nothing for."""
+    left: dict[str, frozenset[str]] = {}
+    for index, entry in enumerate(policy.access):
+        for role in entry.role if entry.models is not None else ():
+            allowed = frozenset(entry.models or ())
+            if role in left and left[role] and not left[role] & allowed:
+                message = f"nothing is left for role {role!r}: all its entries hold, and they have no model in common"
+                yield Contradiction(("access", index, "models"), message, "name it in one entry")
+            left[role] = left.get(role, allowed) & allowed
+
+
 def _of_budgets(policy: Policy, models: Mapping[str, Model]) -> Iterable[Contradiction]:
     """Budgets that are spent before the first call."""
     worst = [model.worst_micros(1, int(MAX_TOKENS)) for model in models.values()]
@@ -54,8 +71,8 @@ def _of_budgets(policy: Policy, models: Mapping[str, Model]) -> Iterable[Contrad
     for index, budget in enumerate(policy.budgets):
         if known and len(known) == len(worst) and min(known) / 1_000_000 > budget.limit_usd:
             message = (
-                f"limit_usd {budget.limit_usd:g} is below the worst case of one call at every model: the cheapest "
-                f"could cost ${min(known) / 1_000_000:.6f} with the default max_tokens of {int(MAX_TOKENS)}"
+                f"limit_usd {_plain(budget.limit_usd)} is below the worst case of one call at every model: the "
+                f"cheapest could cost ${min(known) / 1_000_000:.6f} with the default max_tokens of {int(MAX_TOKENS)}"
             )
             yield Contradiction(("budgets", index, "limit_usd"), message)
 
@@ -109,7 +126,11 @@ def _of_rules(rules: tuple[Rule, ...], known: Mapping[str, Model], *, assumes_pr
         first.setdefault(rule.name, index)
         yield from _of_names(rule.models, known, (*path, "models"), f"rule {rule.name!r}")
         models = [known[name] for name in rule.models if name in known]
-        yield from _never_asked(rule, models, path, assumes_price=assumes_price)
+        never = list(_never_asked(rule, models, path, assumes_price=assumes_price))
+        yield from never
+        if len(never) == len(rule.models) and all(each.warning for each in never):
+            message = f"rule {rule.name!r} can ask none of its models"
+            yield Contradiction((*path, "models"), message, "lower min_quality, or name another model")
         yield from _below_any_call(rule, models, path)
         yield from _of_spaces(rule, models, path)
     yield from _not_reached(rules)
@@ -172,10 +193,15 @@ def _below_any_call(rule: Rule, models: Collection[Model], path: Path) -> Iterab
     worst = [micros for model in models if (micros := model.worst_micros(1, int(MAX_TOKENS))) is not None]
     if len(worst) == len(models) and min(worst) / 1_000_000 > rule.max_cost_usd:
         message = (
-            f"max_cost_usd {rule.max_cost_usd:g} is below the worst case of every model of rule {rule.name!r}: the "
-            f"cheapest could cost ${min(worst) / 1_000_000:.6f} with the default max_tokens of {int(MAX_TOKENS)}"
+            f"max_cost_usd {_plain(rule.max_cost_usd)} is below the worst case of every model of rule {rule.name!r}: "
+            f"the cheapest could cost ${min(worst) / 1_000_000:.6f} with the default max_tokens of {int(MAX_TOKENS)}"
         )
         yield Contradiction((*path, "max_cost_usd"), message)
+
+
+def _plain(usd: float) -> str:
+    """*usd* in figures that a policy takes, too."""
+    return f"{usd:.9f}".rstrip("0").rstrip(".")
 
 
 def _of_spaces(rule: Rule, models: Iterable[Model], path: Path) -> Iterable[Contradiction]:

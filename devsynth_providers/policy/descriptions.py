@@ -88,7 +88,7 @@ DESCRIPTIONS = {
     "Retry.initial_s": "Seconds of the first wait at most; each next bound is twice that. Default: 0.5.",
     "Retry.cap_s": "Seconds that a wait never exceeds. Default: 8.",
     "Access.role": "The role, or several; `*` is every role that no other entry names, and a request without one.",
-    "Access.models": "The only models it may use, or tag:WORD. Default: all.",
+    "Access.models": "The only models it may use, or tag:WORD; an empty list is none. Default: all.",
     "RateLimits.requests_per_minute": "Requests in a minute. Default: no limit.",
     "RateLimits.tokens_per_minute": "Tokens in a minute. Default: no limit.",
     "RateLimits.concurrent": "Requests at the same time. Default: no limit.",

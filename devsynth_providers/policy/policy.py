@@ -57,7 +57,7 @@ class Policy:
         allowed: frozenset[str] | None = None
         for entry in self._access(facts.role) if self.access else ():
             limits = limits.tightest(entry)
-            if entry.models:
+            if entry.models is not None:
                 allowed = frozenset(entry.models) if allowed is None else allowed & frozenset(entry.models)
         if conditions.budget_left_usd is not None:
             limits = limits.tightest(Limits(max_cost_usd=max(0.0, conditions.budget_left_usd)))

@@ -20,7 +20,7 @@ T = TypeVar("T")
 MAX_SUGGESTIONS = 100
 """For so many problems of one file, near names are looked for; that takes time, and nobody reads more."""
 
-_SUBJECT = re.compile(r"^(?:Value error, |Input |Tuple |String )|(?<=item) after validation.*|(?<=character).*")
+_SUBJECT = re.compile(r"^(?:Value error, |Input |Tuple |String )| after validation.*|(?<=character).*")
 _WORDS = (("an object", "a mapping"), ("an array", "a list"), ("valid array", "list"))
 _NUMBER_WANTED = ("float_type", "int_type", "int_from_float", "float_parsing", "int_parsing")
 
@@ -95,7 +95,7 @@ class _Telling:
     def _unknown(self, path: Path, seen: object) -> Problem:
         key = str(path[-1])
         known = [*shapes.keys(self._known(path[:-1]))]
-        hint = self._suggested() and (units.right_key(key, seen, known) or nearest(key, known))
+        hint = self._suggested() and (units.right_key(key, seen, known) or nearest(key, known) or _comma(key))
         self._meant_as |= {(*path[:-1], word) for word in re.findall(r"\w+", hint or "") if word in known}
         return self._document.problem(f"unknown key {key!r}", path, hint or None, at_key=True)
 
@@ -128,11 +128,19 @@ class _Telling:
             if facts["le"] == 1:
                 return units.from_percent(name, seen)
             return units.from_milliseconds(name, seen) if name.endswith("_s") else None
+        if isinstance(seen, bool) and code in ("string_type", "tuple_type", "literal_error"):
+            return "YAML reads yes, no, on and off as true and false: a word like that is put in quotes"
+        if isinstance(seen, int | float) and code == "string_type":
+            return f'put it in quotes: "{seen}"'
         return nearest(str(seen), re.findall("'([^']+)'", str(facts.get("expected", ""))))
 
     def _suggested(self) -> bool:
         self._suggestions += 1
         return self._suggestions <= MAX_SUGGESTIONS
+
+
+def _comma(key: str) -> str | None:
+    return "a number has a point in it, 0.50, and no comma" if key.isdigit() else None
 
 
 def _shown(seen: object) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from annotated_types import Ge, Gt, Len, MinLen
+from typing_extensions import override
 
 from ..errors import ConfigurationError
 from ..types import STRICT, Ability, Limits, Price, Share, Usd
@@ -58,8 +59,8 @@ class TimeOfDay:
     days: tuple[Day, ...] = _DAYS
 
     def __post_init__(self) -> None:
-        _minutes(self.from_)
-        _minutes(self.to)
+        if _minutes(self.from_) == _minutes(self.to):
+            raise ConfigurationError("from and to are the same moment; for the whole day leave both out")
         _zone(self.zone)
 
     @property
@@ -75,14 +76,27 @@ class TimeOfDay:
         """Whether *now*, which knows its time zone, is in it."""
         if now is None:
             return False
-        there = self.there(now)
-        minute, day = there.hour * 60 + there.minute, there.weekday()
+        minute, day = _clock(self.zone, int(now.timestamp()) // 60)
         begin, end = _minutes(self.from_), _minutes(self.to)
         if begin < end:
             return begin <= minute < end and _DAYS[day] in self.days
         if minute >= begin:
             return _DAYS[day] in self.days
         return minute < end and _DAYS[day - 1] in self.days
+
+
+@lru_cache(maxsize=64)
+def _clock(zone: str, minute: int) -> tuple[int, int]:
+    """The minute of the day and the day of the week in *zone*, so many minutes after 1970: the same for all rules."""
+    there = datetime.fromtimestamp(minute * 60, _zone(zone))
+    return there.hour * 60 + there.minute, there.weekday()
+
+
+def _no_text(owner: object, *names: str) -> None:
+    """Refuse a text where a tuple of them is meant: every letter of it would count as a name."""
+    for name in names:
+        if isinstance(getattr(owner, name), str):
+            raise ConfigurationError(f"{name} is a tuple of names, not a text: ({getattr(owner, name)!r},)")
 
 
 @cache
@@ -130,6 +144,11 @@ class When:
     all: tuple[When, ...] = ()
     any: tuple[When, ...] = ()
     not_: When | None = None
+
+    def __post_init__(self) -> None:
+        _no_text(self, "task", "tags", "project", "role", "needs", "modality")
+        if "*" in self.role:
+            raise ConfigurationError("'*' is no role here: without role, a rule is for all of them")
 
     @property
     def everything(self) -> bool:
@@ -187,16 +206,28 @@ class Rule(Limits):
     when: When = When()
     prefer: Order | Weights = "listed"
 
+    @override
+    def __post_init__(self) -> None:
+        Limits.__post_init__(self)
+        _no_text(self, "models")
+        if not isinstance(self.prefer, Weights) and self.prefer not in ("listed", "cheapest", "fastest", "best"):
+            raise ConfigurationError(f"prefer is listed, cheapest, fastest, best or Weights, not {self.prefer!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access(Limits):
-    """What a role may ask for: only *models*, if any are named, and within these limits. The role ``*`` is every role
-    that no other entry names, and a request without a role."""
+    """What a role may ask for: only *models*, if that is said, and within these limits; an empty list is nothing at
+    all. The role ``*`` is every role that no other entry names, and a request without a role."""
 
     __pydantic_config__: ClassVar = STRICT
 
     role: Annotated[Names, MinLen(1)]
-    models: Names = ()
+    models: Names | None = None
+
+    @override
+    def __post_init__(self) -> None:
+        Limits.__post_init__(self)
+        _no_text(self, "role", "models")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +274,13 @@ class Expect:
     models: Names | None = None
     rejected: Names = ()
     fails: Literal["NoModelFits", "AccessDenied"] | None = None
+
+    def __post_init__(self) -> None:
+        decided = self.rule or self.first or self.models or self.rejected
+        if not (decided or self.fails):
+            raise ConfigurationError("expect says nothing: give rule, first, models, rejected or fails")
+        if decided and self.fails:
+            raise ConfigurationError("where it fails, no rule and no model is decided: leave one of them out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

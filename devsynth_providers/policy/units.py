@@ -116,7 +116,7 @@ def right_number(key: str, text: str) -> str | None:
 
 def from_percent(key: str, number: float) -> str | None:
     """What to write for *number* where a share from 0 to 1 is wanted, if it may be per cent."""
-    return f"write {key}: {_shown(Decimal(repr(number)) / 100)}" if 1 < number <= 100 else None
+    return f"write {key}: {_shown(Decimal(repr(number)) / 100)}" if 2 < number <= 100 else None
 
 
 def from_milliseconds(key: str, number: float) -> str | None:

@@ -199,6 +199,8 @@ def checked_url(url: str | None) -> str | None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         told = scrub(url.rpartition("@")[2])
         raise ConfigurationError(f"base_url must start with http:// or https:// and name a host, not {told!r}")
+    if any(each.isspace() for each in url):
+        raise ConfigurationError("base_url has a blank in it")
     if parts.username or parts.password:
         raise ConfigurationError("base_url must not carry a user name or a password; use api_key")
     if parts.query or parts.fragment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -128,6 +129,10 @@ class Latency:
     first_token_s: PositiveSeconds
     tokens_per_s: Annotated[float, Gt(0)]
 
+    def __post_init__(self) -> None:
+        if not (0 < self.first_token_s < math.inf and 0 < self.tokens_per_s < math.inf):
+            raise ConfigurationError(f"seconds and tokens per second are above 0, and finite, not {self!r}")
+
     def estimate_s(self, output_tokens: int) -> float:
         """Seconds until an answer of *output_tokens* is whole."""
         return self.first_token_s + output_tokens / self.tokens_per_s
@@ -167,6 +172,8 @@ class Model:
             raise ConfigurationError(
                 f"the price of {self.name} is a Price, FREE, or None if unknown, not {self.price!r}"
             )
+        if self.quality is not None and not 0 <= self.quality <= 1:
+            raise ConfigurationError(f"the quality of {self.name} is from 0 to 1, not {self.quality!r}")
         for what in ("context_window", "max_output_tokens"):
             value = getattr(self, what)
             if value is not None and (type(value) is not int or value < 1):

@@ -91,6 +91,8 @@ class Limits:
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and 0 <= value < math.inf):  # also refuses NaN
                 raise InvalidRequest(f"{name} must be a number from 0 on, not {value!r}")
+        if self.min_quality is not None and self.min_quality > 1:
+            raise InvalidRequest(f"min_quality is from 0 to 1, not {self.min_quality!r}")
 
     @property
     def given(self) -> dict[str, float]:
