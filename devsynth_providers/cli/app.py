@@ -108,7 +108,11 @@ def explain_command(
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     max_tokens: Annotated[int, typer.Option(help="How many tokens the answer may have.")] = 1000,
     max_cost_usd: CostOption = None,
+    max_expected_cost_usd: Annotated[
+        float | None, typer.Option(help="What an answer of the expected length may cost, in US dollars.")
+    ] = None,
     max_latency_s: LatencyOption = None,
+    first_token_s: Annotated[float | None, typer.Option(help="How soon the answer should begin, in seconds.")] = None,
     min_quality: Annotated[float | None, typer.Option(help="The least quality, from 0 to 1.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,7 +128,9 @@ def explain_command(
         "system_prompt": system,
         "max_tokens": max_tokens,
         "max_cost_usd": max_cost_usd,
+        "max_expected_cost_usd": max_expected_cost_usd,
         "max_latency_s": max_latency_s,
+        "first_token_s": first_token_s,
         "min_quality": min_quality,
     }
     with leaving_well(as_json=as_json):
@@ -151,7 +157,7 @@ def run() -> int:
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
     except OSError as error:
         drop_output()
-        print(f"error: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
         return 3
     except Exception as error:  # noqa: BLE001 - a bug: said in one line, and where it happened, not as a traceback
         print(f"error: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr)

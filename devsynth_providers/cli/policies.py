@@ -60,7 +60,8 @@ def check_command(
         if as_json:
             problems = [asdict(each) for _, problems, _ in found for each in problems]
             warned = [asdict(each) for _, _, warnings in found for each in warnings]
-            print(json.dumps({"ok": right, "problems": problems, "warnings": warned}))
+            sources = {file: not problems for file, problems, _ in found}
+            print(json.dumps({"ok": right, "policies": sources, "problems": problems, "warnings": warned}))
     if not right:
         raise typer.Exit(3)
 
@@ -153,9 +154,9 @@ def replay_command(
     """
     with leaving_well(as_json=as_json):
         found = replay(load_policy(old), load_policy(new), _log(log), seed=seed)
+        print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else found, flush=True)
         if picture is not None:
             picture.write_text(found.as_svg(), encoding="utf-8")
-        print(json.dumps(found.as_json(), ensure_ascii=False) if as_json else found)
 
 
 def _log(path: Path) -> Log:

@@ -29,6 +29,17 @@ _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float")}
 
 
+_ADVICE = (
+    ("'\\t'", "indent with spaces"),
+    ("found another document", "a policy is one document: take out the line ---"),
+    ("could not find expected ':'", "a key without its colon, here or in the line before"),
+    ("expected <block end>", "the indentation does not fit the lines above"),
+    ("mapping values are not allowed here", "a text with a colon in it stands in quotes; or the indentation is wrong"),
+    ("expected ',' or", "a text with ? : , [ ] { } in it stands in quotes; or a comma or a bracket is missing"),
+)
+"""What the parser of YAML says, and what that mostly means."""
+
+
 class Unreadable(Exception):
     """The file can not be read as YAML at all; the argument is the ``Problem``."""
 
@@ -134,7 +145,7 @@ def read_nodes(text: str, file: str | None = None) -> tuple[Node | None, list[Pr
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         what = error.problem or error.context or "it can not be read"
-        hint = "indent with spaces" if "'\\t'" in what else None
+        hint = next((advice for said, advice in _ADVICE if said in what), None)
         raise Unreadable(Problem(f"not YAML: {what}", *place, hint, file)) from None
     except (ValueError, OverflowError):  # \\U0011ffff
         place = (loader.line + 1, loader.column + 1)
