@@ -29,7 +29,7 @@ from devsynth_providers import (
 )
 from devsynth_providers.policy.contradictions import contradictions
 from devsynth_providers.policy.reach import Reach
-from devsynth_providers.policy.rules import Example
+from devsynth_providers.policy.sections import Example
 from devsynth_providers.policy.shorthands import nearest
 
 from .helpers import model, policy

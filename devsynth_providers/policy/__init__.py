@@ -2,7 +2,8 @@
 
 from .facts import Conditions, Facts
 from .policy import Policy
-from .rules import Access, Assume, Budget, Example, Expect, Range, RateLimits, Rule, TimeOfDay, Weights, When
+from .rules import Range, Rule, TimeOfDay, Weights, When
+from .sections import Access, Assume, Budget, Example, Expect, RateLimits
 
 __all__ = [
     "Access",

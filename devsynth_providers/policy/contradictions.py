@@ -11,7 +11,8 @@ from .. import catalogue
 from ..types import MAX_TOKENS, Model
 from .policy import Policy
 from .reach import Reach
-from .rules import Example, Rule, When, needs_of
+from .rules import Rule, When, needs_of
+from .sections import Example
 from .shorthands import nearest
 
 Path = tuple[str | int, ...]

@@ -10,7 +10,7 @@ from ..errors import NoModelFits
 from ..types import LIMITS, ChatRequest, EmbedRequest, Limits, Plan, Request
 from .facts import Conditions, Facts
 from .policy import Policy
-from .rules import Example
+from .sections import Example
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

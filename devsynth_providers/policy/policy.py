@@ -17,7 +17,8 @@ from ..types import STRICT, Limits, Model, Plan, Retry, Share, Timeouts
 from .facts import Conditions, Facts
 from .judgement import Entry, judge
 from .order import ordered
-from .rules import Access, Assume, Budget, Example, Name, RateLimits, Rule
+from .rules import Name, Rule
+from .sections import Access, Assume, Budget, Example, RateLimits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a policy says: for which requests, which models, within which limits, for whom. Plain values."""
+"""What a rule says: for which requests, which models, in which order, within which limits. Plain values."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import cache, lru_cache
 from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
-from annotated_types import Ge, Gt, Len, MinLen
+from annotated_types import Ge, Len, MinLen
 from typing_extensions import override
 
 from ..errors import ConfigurationError
-from ..types import STRICT, Ability, Limits, Price, Share, Usd
+from ..types import STRICT, Ability, Limits
 from .facts import Conditions, Facts
 
 Order = Literal["listed", "cheapest", "fastest", "best"]
@@ -92,7 +92,7 @@ def _clock(zone: str, minute: int) -> tuple[int, int]:
     return there.hour * 60 + there.minute, there.weekday()
 
 
-def _no_text(owner: object, *names: str) -> None:
+def no_text(owner: object, *names: str) -> None:
     """Refuse a text where a tuple of them is meant: every letter of it would count as a name."""
     for name in names:
         if isinstance(getattr(owner, name), str):
@@ -146,7 +146,7 @@ class When:
     not_: When | None = None
 
     def __post_init__(self) -> None:
-        _no_text(self, "task", "tags", "project", "role", "needs", "modality")
+        no_text(self, "task", "tags", "project", "role", "needs", "modality")
         if "*" in self.role:
             raise ConfigurationError("'*' is no role here: without role, a rule is for all of them")
 
@@ -209,125 +209,9 @@ class Rule(Limits):
     @override
     def __post_init__(self) -> None:
         Limits.__post_init__(self)
-        _no_text(self, "models")
+        no_text(self, "models")
         if not isinstance(self.prefer, Weights) and self.prefer not in ("listed", "cheapest", "fastest", "best"):
             raise ConfigurationError(f"prefer is listed, cheapest, fastest, best or Weights, not {self.prefer!r}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access(Limits):
-    """What a role may ask for: only *models*, if that is said, and within these limits; an empty list is nothing at
-    all. The role ``*`` is every role that no other entry names, and a request without a role."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    role: Annotated[Names, MinLen(1)]
-    models: Names | None = None
-
-    @override
-    def __post_init__(self) -> None:
-        Limits.__post_init__(self)
-        _no_text(self, "role", "models")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateLimits:
-    """What a provider, or one model, is sent at most."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    requests_per_minute: Annotated[int, Gt(0)] | None = None
-    tokens_per_minute: Annotated[int, Gt(0)] | None = None
-    concurrent: Annotated[int, Gt(0)] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """What may be spent for each project, role or task, or by a router in all, in each hour, day, week or month."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    scope: Literal["project", "role", "task", "router"]
-    limit_usd: Annotated[Usd, Gt(0)]
-    per: Literal["hour", "day", "week", "month", "total"] = "day"
-    when_spent: Literal["refuse", "degrade"] = "refuse"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assume:
-    """The price to reckon with where none is known."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    assume: Price
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expect:
-    """What a test wants decided. What is not said may be anything. *models* are those that are asked, in their order;
-    *rejected* those that must not be among them; *fails* is the name of an error in place of a decision."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    rule: Name | None = None
-    first: Name | None = None
-    models: Names | None = None
-    rejected: Names = ()
-    fails: Literal["NoModelFits", "AccessDenied"] | None = None
-
-    def __post_init__(self) -> None:
-        decided = self.rule or self.first or self.models or self.rejected
-        if not (decided or self.fails):
-            raise ConfigurationError("expect says nothing: give rule, first, models, rejected or fails")
-        if decided and self.fails:
-            raise ConfigurationError("where it fails, no rule and no model is decided: leave one of them out")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """A request, and what is to be decided of it: a line of the section ``tests``."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    expect: Expect
-    prompt: str = ""
-    texts: Names = ()
-    """Texts to embed, in place of a prompt."""
-    system_prompt: str | None = None
-    task: str | None = None
-    project: str | None = None
-    role: str | None = None
-    tags: Names = ()
-    needs: tuple[Need, ...] = ()
-    complexity: Share | None = None
-    """In place of what the analyzer makes of the prompt."""
-    input_tokens: Annotated[int, Gt(0)] | None = None
-    max_tokens: Annotated[int, Gt(0)] = 1000
-    at: str | None = None
-    """A moment in ISO 8601, for rules with a ``time_of_day``."""
-    max_cost_usd: Usd | None = None
-    max_expected_cost_usd: Usd | None = None
-    max_latency_s: Number | None = None
-    first_token_s: Number | None = None
-    min_quality: Share | None = None
-
-    def __post_init__(self) -> None:
-        if self.prompt and self.texts:
-            raise ConfigurationError("a test has a prompt, or texts to embed, not both")
-        self.moment  # noqa: B018 - raises for what is none
-
-    @property
-    def moment(self) -> datetime | None:
-        """When it is; without a zone in UTC."""
-        if self.at is None:
-            return None
-        try:
-            moment = datetime.fromisoformat(self.at)
-        except ValueError:
-            raise ConfigurationError(f"at is a moment as 2026-11-23T08:30, not {self.at!r}") from None
-        if not datetime.min.year < moment.year < datetime.max.year:
-            raise ConfigurationError(f"at is a moment of which every time zone has one, not {self.at}")
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def needs_of(when: When) -> frozenset[str]:

@@ -1,0 +1,130 @@
+"""What a policy says beside its rules: who may ask what, how much of it, at which price, and examples to try it by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Gt, MinLen
+from typing_extensions import override
+
+from ..errors import ConfigurationError
+from ..types import STRICT, Limits, Price, Share, Usd
+from .rules import Name, Names, Need, Number, no_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access(Limits):
+    """What a role may ask for: only *models*, if that is said, and within these limits; an empty list is nothing at
+    all. The role ``*`` is every role that no other entry names, and a request without a role."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    role: Annotated[Names, MinLen(1)]
+    models: Names | None = None
+
+    @override
+    def __post_init__(self) -> None:
+        Limits.__post_init__(self)
+        no_text(self, "role", "models")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """What a provider, or one model, is sent at most."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    requests_per_minute: Annotated[int, Gt(0)] | None = None
+    tokens_per_minute: Annotated[int, Gt(0)] | None = None
+    concurrent: Annotated[int, Gt(0)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What may be spent for each project, role or task, or by a router in all, in each hour, day, week or month."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    scope: Literal["project", "role", "task", "router"]
+    limit_usd: Annotated[Usd, Gt(0)]
+    per: Literal["hour", "day", "week", "month", "total"] = "day"
+    when_spent: Literal["refuse", "degrade"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assume:
+    """The price to reckon with where none is known."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    assume: Price
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
+    """What a test wants decided. What is not said may be anything. *models* are those that are asked, in their order;
+    *rejected* those that must not be among them; *fails* is the name of an error in place of a decision."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    rule: Name | None = None
+    first: Name | None = None
+    models: Names | None = None
+    rejected: Names = ()
+    fails: Literal["NoModelFits", "AccessDenied"] | None = None
+
+    def __post_init__(self) -> None:
+        decided = self.rule or self.first or self.models or self.rejected
+        if not (decided or self.fails):
+            raise ConfigurationError("expect says nothing: give rule, first, models, rejected or fails")
+        if decided and self.fails:
+            raise ConfigurationError("where it fails, no rule and no model is decided: leave one of them out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A request, and what is to be decided of it: a line of the section ``tests``."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    expect: Expect
+    prompt: str = ""
+    texts: Names = ()
+    """Texts to embed, in place of a prompt."""
+    system_prompt: str | None = None
+    task: str | None = None
+    project: str | None = None
+    role: str | None = None
+    tags: Names = ()
+    needs: tuple[Need, ...] = ()
+    complexity: Share | None = None
+    """In place of what the analyzer makes of the prompt."""
+    input_tokens: Annotated[int, Gt(0)] | None = None
+    max_tokens: Annotated[int, Gt(0)] = 1000
+    at: str | None = None
+    """A moment in ISO 8601, for rules with a ``time_of_day``."""
+    max_cost_usd: Usd | None = None
+    max_expected_cost_usd: Usd | None = None
+    max_latency_s: Number | None = None
+    first_token_s: Number | None = None
+    min_quality: Share | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt and self.texts:
+            raise ConfigurationError("a test has a prompt, or texts to embed, not both")
+        self.moment  # noqa: B018 - raises for what is none
+
+    @property
+    def moment(self) -> datetime | None:
+        """When it is; without a zone in UTC."""
+        if self.at is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(self.at)
+        except ValueError:
+            raise ConfigurationError(f"at is a moment as 2026-11-23T08:30, not {self.at!r}") from None
+        if not datetime.min.year < moment.year < datetime.max.year:
+            raise ConfigurationError(f"at is a moment of which every time zone has one, not {self.at}")
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
