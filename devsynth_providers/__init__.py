@@ -46,6 +46,9 @@ if TYPE_CHECKING:
         InvalidRequest as InvalidRequest,
     )
     from .errors import (
+        LimitReached as LimitReached,
+    )
+    from .errors import (
         MalformedResponse as MalformedResponse,
     )
     from .errors import (
@@ -225,7 +228,8 @@ _HOMES = {
     "deployment": "stack",
     "errors": (
         "AccessDenied AllProvidersFailed AuthenticationError BudgetExceeded ConfigurationError ContentFiltered "
-        "ContextTooLong DevSynthError EmptyResponse InvalidRequest MalformedResponse ModelNotFound "
+        "ContextTooLong DevSynthError EmptyResponse InvalidRequest LimitReached MalformedResponse "
+        "ModelNotFound "
         "NoModelFits NotConfigured PolicyError ProviderError ProviderTimeout ProviderUnavailable QuotaExhausted "
         "RateLimitError RequestRejected StreamInterrupted"
     ),

@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from .errors import ConfigurationError, NoModelFits, NotConfigured
+from .layers.limited import Limited
 from .layers.metered import Metered
 from .layers.named import Named
 from .layers.retrying import Retrying
 from .layers.timed import Timed
 from .layers.traced import Traced
+from .limits import Limiter
 from .policy import Conditions, Facts, Policy
 from .port import ProviderPort
 from .providers.base import BaseProvider
@@ -24,9 +26,19 @@ from .shadow import Shadow
 from .types import Latency, Model, Plan, Retry, Timeouts
 
 
-def stack(provider: ProviderPort, *, timeouts: Timeouts = Timeouts(), retry: Retry = Retry()) -> ProviderPort:
+def stack(
+    provider: ProviderPort,
+    *,
+    timeouts: Timeouts = Timeouts(),
+    retry: Retry = Retry(),
+    limiter: Limiter | None = None,
+) -> ProviderPort:
     """The layers around one model, innermost first, each with the reason for its place."""
     layered = provider.bare  # without the retries and clocks it has for callers who use it alone
+    if limiter is not None:
+        # Below retries: each try is a request that the provider counts, and no slot is held between two. Below clocks
+        # and traces: they hear that a try waits, end it at the deadline, and tell for how long.
+        layered = Limited(layered, limiter)
     layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
     layered = Traced(layered)  # one span and one Attempt for each try, those that ran out of time among them
     layered = Metered(layered)  # a try that can not be paid is none: neither made nor written down
@@ -98,6 +110,7 @@ class Deployer:
 
     given: Mapping[str, ProviderPort]
     registry: ProviderRegistry
+    limiter: Limiter = field(default_factory=Limiter)
 
     def deploy(self, policy: Policy, shadow: Policy | None = None, before: Deployment | None = None) -> Deployment:
         """A deployment of *policy*. Providers of *before* serve on where nothing has changed that they are built from.
@@ -123,13 +136,16 @@ class Deployer:
             policy=replace(policy, models=models),
             providers=MappingProxyType(providers),
             unavailable=MappingProxyType(unavailable),
-            stacks={
-                name: stack(each, timeouts=policy.timeouts, retry=policy.retry) for name, each in providers.items()
-            },
+            stacks={name: self._stack(each, policy, models[name]) for name, each in providers.items()},
             opened=opened,
             on_trial=shadow,
             shadow=_shadow(policy, models, shadow, before),
         )
+
+    def _stack(self, provider: ProviderPort, policy: Policy, model: Model) -> ProviderPort:
+        limited = model.name in policy.limits or model.provider in policy.limits
+        limiter = self.limiter if limited else None
+        return stack(provider, timeouts=policy.timeouts, retry=policy.retry, limiter=limiter)
 
     def _build(self, policy: Policy, names: Collection[str]) -> tuple[dict[str, ProviderPort], dict[str, str]]:
         """Providers for the models called *names*, and why there is none for the others."""
@@ -162,10 +178,8 @@ def checked(policy: Policy) -> Policy:
             raise ConfigurationError(f"rule {rule.name!r} names a model twice")
         if unknown := set(rule.models) - policy.models.keys():
             raise ConfigurationError(f"rule {rule.name!r} names {', '.join(sorted(unknown))}, which is no model")
-    if later := [section for section in ("budgets", "limits") if getattr(policy, section)]:
-        raise ConfigurationError(
-            f"policy {policy.name!r} has {' and '.join(later)}, which no router of this version can hold"
-        )
+    if policy.budgets:
+        raise ConfigurationError(f"policy {policy.name!r} has budgets, which no router of this version can hold")
     return policy
 
 

@@ -9,6 +9,7 @@ DevSynthError
 ├── BudgetExceeded            the next attempt could cost more than is left
 └── ProviderError             a model was asked and failed    same model again?  next model?  may be billed?
     ├── RateLimitError                                               yes            yes          no
+    │   └── LimitReached      our own limit: nothing was sent        no             yes          no
     ├── ProviderTimeout                                              yes            yes          yes
     ├── ProviderUnavailable                                          yes            yes          yes
     ├── EmptyResponse                                                yes            yes          yes
@@ -176,6 +177,14 @@ class RateLimitError(ProviderError):
     kind = "rate_limited"
     retryable = passes_on = True
     retry_after_s: float | None = None
+
+
+class LimitReached(RateLimitError):
+    """Our own limit for the provider leaves no turn in time: nothing was sent. *retry_after_s* is how long the queue
+    would take, if that could be told at once. Its *code* is ``local_limit``."""
+
+    kind = "local_limit"
+    retryable = False
 
 
 class ProviderTimeout(ProviderError):

@@ -35,6 +35,7 @@ class Succession:
     def follow(self, policy: Policy, shadow: Policy | None) -> None:
         """Let calls that begin from now on go by *policy*. Raises ``ConfigurationError`` if it can not be done."""
         self.deployments.put(self.deployer.deploy(policy, shadow, self.deployments.current))
+        self.deployer.limiter.hold(policy)
 
     def release(self, held: Hold) -> None:
         """A call has ended."""

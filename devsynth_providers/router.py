@@ -19,6 +19,7 @@ from .decisions import DecisionLog, Note
 from .deployment import Deployer, Deployment, Deployments, checked
 from .errors import ConfigurationError, DevSynthError
 from .layers.fallback import FallbackProvider
+from .limits import Limiter
 from .measured import Measured
 from .policy import Facts, Policy
 from .port import ProviderPort, as_request
@@ -41,9 +42,10 @@ class Router(ProviderPort):
     it warms up what is slow the first time, and closes what it opened; providers that it was given are the giver's to
     close.
 
-    *shadow* is a policy on trial: it decides every request too, calls nothing, and ``shadow_report`` and the traces say
-    where it would have decided otherwise. *measured*, how fast models were of late, may be shared by routers that ask
-    the same servers. *decisions*, a ``DecisionLog`` or the path of one, gets a line for each request when it has ended.
+    *shadow* is a policy on trial: it decides every request too, calls nothing, and ``shadow_report`` and the traces
+    say where it would have decided otherwise. *measured*, how fast models were of late, may be shared by routers that
+    ask the same servers, and so may the *limiter*, which holds the policy's ``limits``. *decisions*, a
+    ``DecisionLog`` or the path of one, gets a line for each request when it has ended.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Router(ProviderPort):
         shadow: Policy | None = None,
         measured: Measured | None = None,
         decisions: DecisionLog | str | Path | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         if not isinstance(policy, Policy):
             raise ConfigurationError("Router takes a Policy; Router.from_policy takes a name or a path")
@@ -65,8 +68,9 @@ class Router(ProviderPort):
         self._analyzer = analyzer or TaskAnalyzer()
         self._measured = measured or Measured()
         self.decisions = DecisionLog(decisions) if isinstance(decisions, str | Path) else decisions
-        deployer = Deployer(given, registry)
+        deployer = Deployer(given, registry, limiter or Limiter())
         self._deployments = Deployments(deployer.deploy(policy, shadow))
+        deployer.limiter.hold(policy)
         self._succession = Succession(deployer, self._deployments)
         self._reloading: Reloading | None = None
 
@@ -82,6 +86,7 @@ class Router(ProviderPort):
         reload_s: float | None = None,
         measured: Measured | None = None,
         decisions: DecisionLog | str | Path | None = None,
+        limiter: Limiter | None = None,
     ) -> Self:
         """A router by a policy file, or by the name of a packaged policy. Raises ``PolicyError``.
 
@@ -106,6 +111,7 @@ class Router(ProviderPort):
             shadow=on_trial,
             measured=measured,
             decisions=decisions,
+            limiter=limiter,
         )
         router._reloading = Reloading(router._succession, main, trial, every_s)
         return router

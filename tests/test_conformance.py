@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from devsynth_providers import (
     OpenRouterProvider,
     ProviderPort,
     ProviderUnavailable,
+    RateLimits,
     RequestRejected,
     Response,
     Router,
@@ -34,11 +36,13 @@ from devsynth_providers import (
     stack,
 )
 from devsynth_providers.layers.defaults import Defaults
+from devsynth_providers.layers.limited import Limited
 from devsynth_providers.layers.metered import Metered
 from devsynth_providers.layers.named import Named
 from devsynth_providers.layers.retrying import Retrying
 from devsynth_providers.layers.timed import Timed
 from devsynth_providers.layers.traced import Traced
+from devsynth_providers.limits import Limiter
 from devsynth_providers.policy.file import load_policy
 from devsynth_providers.testing import ScriptedProvider
 
@@ -63,6 +67,12 @@ def router(server: Loopback) -> Router:
     return Router(policy(model("a", model="e5"), model("b", model="e5")), {"a": failing("x"), "b": scripted()})
 
 
+def busy_limiter() -> Limiter:
+    held = Limiter()
+    held.hold(replace(policy(model()), limits={"test": RateLimits(concurrent=1)}))
+    return held
+
+
 SUBJECTS: dict[str, Subject] = {
     "ScriptedProvider": lambda server: scripted(),
     "StubProvider": lambda server: StubProvider(),
@@ -79,6 +89,7 @@ SUBJECTS: dict[str, Subject] = {
     "Timed": lambda server: Timed(scripted()),
     "Defaults": lambda server: Defaults(scripted(), temperature=0.1, max_tokens=100),
     "Traced": lambda server: Traced(scripted()),
+    "Limited": lambda server: Limited(scripted(), busy_limiter()),
     "Metered": lambda server: Metered(scripted()),
     "Named": lambda server: Named(scripted(), model("n")),
     "Retrying": lambda server: Retrying(scripted()),

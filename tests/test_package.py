@@ -18,11 +18,12 @@ PUBLIC = """
 Access AccessDenied AllProvidersFailed AnthropicProvider Assume Attempt AuthenticationError BaseProvider Budget
 BudgetExceeded Candidate ChatRequest Chunk Conditions ConfigurationError ContentFiltered ContextTooLong DecisionLog
 DevSynthError EmbedRequest EmptyResponse Evidence Example Expect FREE Facts FallbackProvider InvalidRequest
-LMStudioProvider Latency Limits LiteLLMProvider LocalProvider MalformedResponse Message Model ModelNotFound Network
-NoModelFits NotConfigured OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price ProviderError
-ProviderFactory ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range RateLimitError
-RateLimits Rejection Reply Request RequestRejected Response Retry Router Rule Setting Settings StreamInterrupted
-StubProvider SyncRouter TaskAnalyzer TaskFacts TimeOfDay Timeouts Tls TokenCounter ToolCall Usage Weights When
+LMStudioProvider Latency LimitReached Limits LiteLLMProvider LocalProvider MalformedResponse Message Model
+ModelNotFound Network NoModelFits NotConfigured OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price
+ProviderError ProviderFactory ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range
+RateLimitError RateLimits Rejection Reply Request RequestRejected Response Retry Router Rule Setting Settings
+StreamInterrupted StubProvider SyncRouter TaskAnalyzer TaskFacts TimeOfDay Timeouts Tls TokenCounter ToolCall Usage
+Weights When
 registry stack
 """
 

@@ -22,7 +22,7 @@ DESCRIPTIONS = {
     "default): it is not asked there. `assume`: reckon with this price.",
     "Policy.explore": "The share of requests (0 to 1) which ask first a model whose speed nobody has measured, where a "
     "rule prefers the fastest. Default: 0.05.",
-    "Policy.limits": "What providers are sent at most, by their names.",
+    "Policy.limits": "What is sent at most, by the names of providers and of models; both hold.",
     "Policy.budgets": "What may be spent in a span of time.",
     "Policy.tests": "Requests, and what is to be decided of them. Not inherited.",
     "Model.provider": "Who serves it: openai, anthropic, lmstudio, local, litellm, stub, a registered name, or the "
@@ -89,8 +89,8 @@ DESCRIPTIONS = {
     "Retry.cap_s": "Seconds that a wait never exceeds. Default: 8.",
     "Access.role": "The role, or several; `*` is every role that no other entry names, and a request without one.",
     "Access.models": "The only models it may use, or tag:WORD; an empty list is none. Default: all.",
-    "RateLimits.requests_per_minute": "Requests in a minute. Default: no limit.",
-    "RateLimits.tokens_per_minute": "Tokens in a minute. Default: no limit.",
+    "RateLimits.requests_per_minute": "Requests in any minute. Default: no limit.",
+    "RateLimits.tokens_per_minute": "Tokens in any minute, of prompts and answers. Default: no limit.",
     "RateLimits.concurrent": "Requests at the same time. Default: no limit.",
     "Budget.scope": "For each project, role or task, or for the router in all.",
     "Budget.limit_usd": "USD that may be spent.",

@@ -1,0 +1,75 @@
+"""The limits of a policy, held over all calls of a router or of several."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+
+from ..policy import Policy, RateLimits
+from ..types import Model
+from .entrance import Entrance
+
+_Rates = tuple[RateLimits | None, dict[str, RateLimits]]
+
+
+class Limiter:
+    """Requests and tokens of the last minute, slots, and queues: what has to outlast a change of the policy.
+
+    Routers share one if they are given the same, as they should if they call by the same accounts; of their policies,
+    the ``limits`` that came last hold. A forked child begins with empty queues, and counts what it does itself.
+    """
+
+    def __init__(self) -> None:
+        self._rates: dict[str, _Rates] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._entrances: dict[str, Entrance] = {}
+        for provider, (whole, models) in self._rates.items():
+            self._entrances[provider] = _made(provider, whole, models)
+
+    def hold(self, policy: Policy) -> None:
+        """From now on the limits of *policy* hold, for calls that wait too. Nobody loses the place in a queue."""
+        self._after_fork()
+        rates = _by_provider(policy)
+        with self._lock:
+            before, self._rates = self._rates, rates
+            for provider in before.keys() | rates.keys():
+                whole, models = rates.get(provider, (None, {}))
+                if provider in self._entrances:
+                    if rates.get(provider) != before.get(provider):
+                        self._entrances[provider].set(whole, models)
+                else:
+                    self._entrances[provider] = _made(provider, whole, models)
+
+    def entrance(self, model: Model) -> Entrance:
+        """The line before *model*. Ask anew for each call: after a fork it is another."""
+        self._after_fork()
+        entrance = self._entrances.get(model.provider)
+        if entrance is None:
+            with self._lock:
+                entrance = self._entrances.setdefault(model.provider, Entrance(model.provider))
+        return entrance
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._begin()
+
+
+def _made(provider: str, whole: RateLimits | None, models: Mapping[str, RateLimits]) -> Entrance:
+    entrance = Entrance(provider)
+    entrance.set(whole, models)
+    return entrance
+
+
+def _by_provider(policy: Policy) -> dict[str, _Rates]:
+    rates: dict[str, _Rates] = {}
+    for model in policy.models.values():
+        if model.provider in policy.limits or model.name in policy.limits:
+            _, models = rates.setdefault(model.provider, (policy.limits.get(model.provider), {}))
+            if model.name in policy.limits and model.name != model.provider:
+                models[model.name] = policy.limits[model.name]
+    return rates

@@ -1,0 +1,136 @@
+"""One provider's gates, and the queue before them. Pure: told the time, waits for nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..policy import RateLimits
+from .gate import Entry, Gate
+from .queue import FairQueue, Place
+
+NO_LIMITS = RateLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a call would do: ask *model*, for *project*, with so many *tokens* at most."""
+
+    model: str
+    project: str | None = None
+    tokens: int = 0
+
+
+class Caller(Protocol):
+    """Whoever stands in the line."""
+
+    wish: Wish
+    place: Place[Caller] | None
+    entries: tuple[Entry, ...]
+    inside: bool
+    """Whether its turn has come."""
+
+
+class Line:
+    """Calls to one provider pass its gate, and before it that of their model, where these have limits.
+
+    They pass in their turn and both gates at once. Nobody overtakes at a gate that is closed: a call that needs many
+    tokens gets them. A call that waits for its model only lets those for other models by.
+    """
+
+    def __init__(self, provider: str) -> None:
+        self.provider = provider
+        self.queue: FairQueue[Caller] = FairQueue()
+        self.next_at = math.inf
+        """When somebody in the queue may pass though nothing happens until then."""
+        self._whole: Gate | None = None
+        self._models: dict[str, Gate] = {}
+
+    def set(self, whole: RateLimits | None, models: Mapping[str, RateLimits]) -> None:
+        """From now on these limits hold. Who waits keeps the place, what has passed is counted."""
+        self._whole = _set(self._whole, self.provider, whole)
+        for name in models.keys() | self._models.keys():
+            gate = _set(self._models.get(name), name, models.get(name))
+            if gate is not None:
+                self._models[name] = gate
+
+    def gates(self, model: str) -> tuple[Gate, ...]:
+        """What a call to *model* passes, the narrowest first."""
+        return tuple(gate for gate in (self._models.get(model), self._whole) if gate is not None)
+
+    def expected(self, wish: Wish, now: float) -> tuple[float, Gate | None]:
+        """When the turn of a call that joins now would come, as things go, and at which gate it would wait longest."""
+        queue = self.queue
+        expected: tuple[float, Gate | None] = now, None
+        for gate in self.gates(wish.model):
+            ahead = tokens = 0
+            if queue:
+                ahead = queue.ahead(wish.project, None if gate is self._whole else wish.model)
+                tokens = queue.size * ahead // len(queue)
+            at = gate.expected_at(now, wish.tokens, ahead, tokens)
+            shut = ahead > 0 or gate.free_at(now, wish.tokens) > now
+            if at > expected[0] or (shut and expected[1] is None):
+                expected = at, gate
+        return expected
+
+    def usually_s(self, wish: Wish) -> float:
+        """How long calls like this one are under way, as far as is known."""
+        return max([gate.held_s or 0.0 for gate in self.gates(wish.model)], default=0.0)
+
+    def paused_until(self, wish: Wish) -> float:
+        """The moment before which the provider has asked to be left alone."""
+        return max([gate.paused_until for gate in self.gates(wish.model)], default=-math.inf)
+
+    def counts_tokens(self, model: str) -> bool:
+        """Whether any limit that a call to *model* passes is one of tokens."""
+        return any(gate.rates.tokens_per_minute is not None for gate in self.gates(model))
+
+    def pass_at_once(self, caller: Caller, now: float) -> bool:
+        """Let *caller* pass if nobody waits and all gates are open. Whether it did."""
+        wish = caller.wish
+        gates = self.gates(wish.model)
+        if self.queue or any(gate.free_at(now, wish.tokens) > now for gate in gates):
+            return False
+        caller.inside, caller.entries = True, tuple([gate.enter(now, wish.tokens) for gate in gates])
+        return True
+
+    def join(self, caller: Caller) -> None:
+        """Put *caller* at the end; ``admit`` lets it pass."""
+        wish = caller.wish
+        caller.place = self.queue.join(caller, wish.model, wish.project, wish.tokens)
+
+    def drop(self, caller: Caller) -> bool:
+        """Let *caller* leave the queue. Whether it was in it."""
+        place, caller.place = caller.place, None
+        return place is not None and self.queue.leave(place)
+
+    def admit(self, now: float) -> list[Caller]:
+        """Let everybody pass whose turn it is now."""
+        admitted: list[Caller] = []
+        closed: set[str] = set()
+        self.next_at = math.inf
+        while (place := self.queue.first(closed)) is not None:
+            caller = place.item
+            gates = self.gates(caller.wish.model)
+            waits = [(gate.free_at(now, caller.wish.tokens), gate) for gate in gates]
+            at = max([moment for moment, _ in waits], default=now)
+            if at <= now:
+                self.queue.take(place)
+                caller.place, caller.inside = None, True
+                caller.entries = tuple(gate.enter(now, caller.wish.tokens) for gate in gates)
+                admitted.append(caller)
+                continue
+            self.next_at = min(self.next_at, at)
+            if any(gate is self._whole and moment > now for moment, gate in waits):
+                break
+            closed.add(place.lane)
+        return admitted
+
+
+def _set(gate: Gate | None, name: str, rates: RateLimits | None) -> Gate | None:
+    if gate is None:
+        return None if rates is None else Gate(name, rates)
+    gate.set(rates or NO_LIMITS)
+    return gate

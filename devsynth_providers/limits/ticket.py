@@ -1,0 +1,96 @@
+"""One call's right to be made: waited for, held until the answer has ended, given back once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .gate import Entry, Gate
+from .line import Caller, Wish
+from .queue import Place
+
+if TYPE_CHECKING:
+    from .entrance import Entrance
+
+
+class Ticket:
+    """Held by one call. Whoever drops it gives it back, too: a call that is forgotten keeps no slot for ever.
+
+    *by* is the moment from which its turn would be of no use, on the clock of the *loop* that it waits in.
+    """
+
+    def __init__(self, entrance: Entrance, wish: Wish, by: float = math.inf) -> None:
+        self.wish = wish
+        self.by = by
+        self.place: Place[Caller] | None = None
+        self.entries: tuple[Entry, ...] = ()
+        self.loop = asyncio.get_running_loop()
+        self.turn: asyncio.Future[None] | None = None
+        self.inside = False
+        self._entrance = entrance
+        self._given_back = False
+
+    async def called(self) -> bool:
+        """Wait for the turn. Whether it came in time; if not, the ticket is worth nothing."""
+        if self.turn is None:
+            return True
+        timer = None if self.by == math.inf else self.loop.call_at(self.by, self.wake)
+        try:
+            await self.turn
+        except BaseException:
+            self.undo()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return self._entrance.is_in(self)
+
+    def wake(self) -> None:
+        """On its own loop: look what has become of it."""
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(None)
+
+    def undo(self) -> None:
+        """The call is not made: out of the queue, or back with all that it was given."""
+        self._give_back(lambda gate, entry, now: gate.undo(entry))
+
+    def answered(self, tokens: int | None) -> None:
+        """The call was answered, with so many *tokens* used, ``None`` if that is not known."""
+
+        def settle(gate: Gate, entry: Entry, now: float) -> None:
+            _leave(gate, entry, now, tokens)
+            gate.answered(entry, now)
+
+        self._give_back(settle)
+
+    def failed(self, tokens: int | None) -> None:
+        """The call came to nothing, or nobody knows to what."""
+        self._give_back(lambda gate, entry, now: _leave(gate, entry, now, tokens))
+
+    def refused(self, retry_after_s: float | None) -> None:
+        """The provider is asked too much. The narrowest gate is tightened: limits are mostly those of a model."""
+        narrowest = self.entries[0] if self.entries else None
+
+        def settle(gate: Gate, entry: Entry, now: float) -> None:
+            _leave(gate, entry, now, 0)
+            if entry is narrowest:
+                gate.refused(entry, now, retry_after_s)
+
+        self._give_back(settle, pauses=bool(retry_after_s))
+
+    def _give_back(self, settle: Callable[[Gate, Entry, float], None], *, pauses: bool = False) -> None:
+        if not self._given_back:
+            self._given_back = True
+            self._entrance.give_back(self, settle, pauses=pauses)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_given_back", True):
+            self.failed(None)
+
+
+def _leave(gate: Gate, entry: Entry, now: float, tokens: int | None) -> None:
+    gate.leave(entry, now)
+    if tokens is not None:
+        gate.used(entry, tokens)
