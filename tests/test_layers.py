@@ -373,6 +373,11 @@ class TestTraced:
         assert response.cost_basis == "estimated"
         assert response.cost_usd == pytest.approx(0.00115)
 
+    @pytest.mark.parametrize("wrong", [Usage(-5, 7), Usage(5, -7), Usage(5, 7, -1), Usage(10**9, 7), Usage(5, 10**9)])
+    async def test_usage_that_can_not_be_true_is_estimated(self, wrong: Usage) -> None:
+        response = await self.answered("word " * 40, usage=wrong)
+        assert response.usage == Usage(1, 38, estimated=True)
+
     async def test_an_answer_left_early_is_billed_for_what_it_wrote(self) -> None:
         provider = Traced(ScriptedProvider(("word " * 100, "y"), model=model(price=PRICED)))
         async with await provider.send(STREAM) as reply:

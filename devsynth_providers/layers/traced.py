@@ -78,8 +78,11 @@ class Traced(Wrapper):
 
 
 def _possible(usage: Usage, request: Request, model: Model) -> bool:
-    """Whether so many tokens can have been used: no more in than the window or the prompt holds, and no more out than
-    was asked for, each with room for what a provider counts otherwise."""
+    """Whether so many tokens can have been used: none less than zero, no more in than the window or the prompt
+    holds, and no more out than was asked for, each with room for what a provider counts otherwise."""
+    parts = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
+    if min(usage.input_tokens, usage.output_tokens, *parts) < 0:
+        return False
     if isinstance(request, ChatRequest) and usage.output_tokens > 4 * request.max_tokens + 10_000:
         return False
     if usage.input_tokens <= (model.context_window or 10_000):

@@ -1,19 +1,16 @@
-"""Providers and a clock for tests: yours as well as ours. Nothing here waits, or needs a network."""
+"""Providers that do as they are told: by a script, or by repeating what they are asked."""
 
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from typing_extensions import override
 
-from .port import ProviderPort
-from .reply import Reply
-from .types import Chunk, EmbedRequest, Model, Request, Usage, Vector
-
-T = TypeVar("T")
+from ..analysis import estimate_tokens
+from ..port import ProviderPort
+from ..reply import Reply
+from ..types import FREE, Chunk, EmbedRequest, Model, Request, Usage, Vector
 
 Step = str | Chunk | BaseException | float
 """A piece of an answer, an error to raise in its place, or seconds to wait before the next step."""
@@ -81,45 +78,50 @@ class ScriptedProvider(ProviderPort):
             self.closed += 1
 
 
-class VirtualClock(asyncio.SelectorEventLoop):
-    """An event loop whose clock leaps to the next timer when there is nothing else to do: hours pass in no time.
+class EchoProvider(ProviderPort):
+    """Answers with the name of its model and what it was asked, a word a piece: every answer tells who gave it.
 
-    Every wait in this library is by the loop's clock, so that timeouts and retries can be tested as they are. Only
-    for code that waits for nothing outside the loop: no sockets, no threads. Waiting with no timer set is a
-    deadlock, and raises ``RuntimeError``.
+    *model* is a ``Model``, or the name of one that is free. *pace_s* is how long it takes for each word. A vector tells
+    its text by the length of the text, and its model by that of the model's id: one vector space, one length.
     """
 
-    def __init__(self) -> None:
-        self._now = 0.0
-        super().__init__(_Leaping(self))
+    def __init__(self, model: Model | str = "echo", *, pace_s: float = 0.0) -> None:
+        if isinstance(model, str):
+            model = Model(
+                name=model,
+                provider="test",
+                price=FREE,
+                context_window=8192,
+                abilities=frozenset(("chat", "embeddings", "tools", "json")),
+            )
+        self._model = model
+        self._pace_s = pace_s
+
+    @property
+    @override
+    def model(self) -> Model:
+        return self._model
 
     @override
-    def time(self) -> float:
-        return self._now
+    async def send(self, request: Request) -> Reply:
+        return await Reply.open(self.model, self._chunks(request))
 
-    def leap(self, seconds: float) -> None:
-        """Let *seconds* pass."""
-        self._now += seconds
+    def words(self, request: Request) -> list[str]:
+        """The pieces of its answer."""
+        first, *others = f"{self.model.name}: {request.task_text}".split(" ")
+        return [first, *(f" {word}" for word in others)]
 
-
-class _Leaping(selectors.DefaultSelector):
-    """Does not wait: asks what is there, and if it is nothing, lets the clock leap."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        super().__init__()
-        self._clock = clock
-
-    @override
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready:
-            if timeout is None:
-                raise RuntimeError("deadlock: everything waits, and nothing is on its way")
-            self._clock.leap(timeout)
-        return ready
-
-
-def run_virtually(main: Coroutine[Any, Any, T]) -> T:
-    """Run *main* on a ``VirtualClock``, and return what it returns."""
-    with asyncio.Runner(loop_factory=VirtualClock) as runner:
-        return runner.run(main)
+    async def _chunks(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        read = estimate_tokens(request.text)
+        if isinstance(request, EmbedRequest):
+            vectors = tuple((float(len(text)), float(len(self.model.id))) for text in request.texts)
+            if self._pace_s:
+                await asyncio.sleep(self._pace_s)
+            yield Chunk(vectors=vectors, finish_reason="stop", usage=Usage(read, 0))
+            return
+        words = self.words(request)
+        for word in words:
+            if self._pace_s:
+                await asyncio.sleep(self._pace_s)
+            yield Chunk(word)
+        yield Chunk(finish_reason="stop", usage=Usage(read, estimate_tokens("".join(words))))

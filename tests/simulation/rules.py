@@ -1,0 +1,180 @@
+"""What must hold of every story, whatever goes wrong in it. A rule yields a sentence for each time it is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import traceback
+from collections.abc import Callable, Iterator
+
+from devsynth_providers import (
+    Attempt,
+    BudgetExceeded,
+    ChatRequest,
+    ContentFiltered,
+    DevSynthError,
+    EmbedRequest,
+    InvalidRequest,
+    NoModelFits,
+    StreamInterrupted,
+)
+from devsynth_providers.analysis import estimate_tokens
+
+from .world import Outcome, Story
+
+Rule = Callable[[Story, Outcome], Iterator[str]]
+GRACE_S = 1e-6
+
+
+def broken(story: Story) -> list[str]:
+    """Every rule that *story* breaks, as a sentence."""
+    found = [
+        f"request {one.ask.number}: {what}" for one in story.outcomes for rule in RULES for what in rule(story, one)
+    ]
+    return [*found, *story.left_behind, *_spans(story)]
+
+
+def told(outcome: Outcome) -> tuple[Attempt, ...] | None:
+    """The attempts that the caller is told of, ``None`` if it is told nothing."""
+    if outcome.response is not None:
+        return outcome.response.attempts
+    return getattr(outcome.error, "attempts", None)
+
+
+def ends_in_time(story: Story, one: Outcome) -> Iterator[str]:
+    """At the deadline, the caller's or the policy's, and at once when it is cancelled; only the deaf take longer."""
+    deaf_s = sum(f.lasts(1.0) for hit in story.hits[one.ask.text] for f in hit.faults if f.kind == "deaf")
+    deadline_s = None if one.ask.way == "pieces" else one.ask.deadline_s
+    whole = [story.schedule.policy.timeouts.total_s, *([] if deadline_s is None else [deadline_s])]
+    bounds = [min(whole) + one.paused_s, one.ask.cancels_after_s, one.ask.patience_s]
+    bound = min(each for each in bounds if each is not None)
+    if one.ended is None or one.ended > one.began + bound + deaf_s + GRACE_S:
+        yield f"began at {one.began}, had {bound} s and {deaf_s} s of deafness, and ended at {one.ended}"
+
+
+def fails_as_it_may(story: Story, one: Outcome) -> Iterator[str]:
+    """By an error of the library, or by the caller's own doing; ``NoModelFits`` exactly where the plan says so."""
+    error = one.error
+    if isinstance(error, NoModelFits) != (one.plan is None) and not isinstance(error, asyncio.CancelledError):
+        yield f"the plan was {one.plan}, and it ended with {error!r}"
+    if isinstance(error, asyncio.CancelledError):
+        if one.ask.cancels_after_s is None:
+            yield "cancelled by nobody"
+    elif isinstance(error, TimeoutError):
+        if one.ask.patience_s is None:
+            yield "a TimeoutError that is not the caller's"
+    elif isinstance(error, InvalidRequest) or not isinstance(error, DevSynthError | None):
+        yield "".join(traceback.format_exception(error))
+
+
+def delivers_one_answer(story: Story, one: Outcome) -> Iterator[str]:
+    """Whole, or as much of it as was read or came: never doubled, never spliced."""
+    response, error = one.response, one.error
+    possible = [f"{name}: {one.ask.text}" for name in dict.fromkeys(story.asked[one.ask.text])]
+    if one.text and not any(answer.startswith(one.text) for answer in possible):
+        yield f"{one.text!r} is of no model's answer"
+    if isinstance(error, StreamInterrupted | ContentFiltered) and one.ask.way != "whole" and error.partial != one.text:
+        yield f"{one.text!r} was delivered, and the error has {error.partial!r}"
+    if one.pieces and one.text and isinstance(error, DevSynthError) and not hasattr(error, "partial"):
+        yield f"it failed by {error!r} after {one.text!r} was delivered"
+    if response is not None and one.ask.way != "vectors":
+        whole = f"{response.model}: {one.ask.text}"
+        if response.text != one.text or not whole.startswith(one.text):
+            yield f"{response.model} answered {response.text!r}, and {one.text!r} was delivered"
+        if not one.stopped and (response.finish_reason is None or (one.text != whole and not response.truncated)):
+            yield f"{one.text!r} passes for whole, finish reason {response.finish_reason}"
+    partial = getattr(error, "partial", "")
+    if partial and not f"{getattr(error, 'model', '')}: {one.ask.text}".startswith(partial):
+        yield f"{partial!r} is not the beginning of the answer of {getattr(error, 'model', '')}"
+
+
+def embeds_each_text(story: Story, one: Outcome) -> Iterator[str]:
+    """One vector for each text, in their order, all of one model."""
+    if one.response is not None and isinstance(one.ask.request, EmbedRequest):
+        space = float(len(story.schedule.policy.models[one.response.model].id))
+        if one.response.vectors != tuple((float(len(text)), space) for text in one.ask.request.texts):
+            yield f"{one.ask.request.texts} became {one.response.vectors}"
+
+
+def tells_every_call(story: Story, one: Outcome) -> Iterator[str]:
+    """The attempts that are told are those that the far side saw: in order, numbered, each with its reason."""
+    attempts, asked = told(one), story.asked[one.ask.text]
+    if attempts is None:
+        if one.plan is None and asked:
+            yield f"no model fits, and {asked} were asked"
+        return
+    if tuple(each.model for each in attempts) != asked:
+        yield f"told of {[each.model for each in attempts]}, and the far side saw {asked}"
+    if [each.number for each in attempts] != list(range(1, len(attempts) + 1)):
+        yield f"the attempts are numbered {[each.number for each in attempts]}"
+    for before, after in itertools.pairwise(attempts):
+        if after.reason != ("retry" if before.model == after.model else "fallback"):
+            yield f"{after.model} after {before.model} is called {after.reason}"
+    if min((min(a.usage.input_tokens, a.usage.output_tokens) for a in attempts), default=0) < 0:
+        yield f"less than nothing was used: {[a.usage for a in attempts]}"
+
+
+def asks_within_the_plan(story: Story, one: Outcome) -> Iterator[str]:
+    """Each model as often as a policy lets it, one after the other, as planned; nothing that was not planned."""
+    asked, policy = story.asked[one.ask.text], story.schedule.policy
+    groups = [(name, len(list(calls))) for name, calls in itertools.groupby(asked)]
+    names = [name for name, _ in groups]
+    if any(calls > policy.retry.attempts for _, calls in groups) or len(set(names)) < len(names):
+        yield f"{asked} were asked, with {policy.retry.attempts} attempts at each"
+    plan = one.plan if one.response is None else one.response.plan
+    if plan is None or one.plan is None:
+        return
+    if set(plan.models) != set(one.plan.models) or not set(names) <= set(plan.models):
+        yield f"{names} were asked; the plan was {one.plan.models}, then {plan.models}"
+    if one.response is not None and names != [name for name in plan.models if name in names]:
+        yield f"{names} were asked in another order than {plan.models}"
+
+
+def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
+    """What it cost is the sum of its attempts, and none began whose worst could have been too much."""
+    attempts, request, policy = told(one) or (), one.ask.request, story.schedule.policy
+    if one.response is not None:
+        costs = [each.cost_micros for each in attempts]
+        total = None if None in costs else sum(filter(None, costs)) / 1_000_000
+        if one.response.cost_usd != total:
+            yield f"cost {one.response.cost_usd}, its attempts {costs}"
+    ceiling = None if one.plan is None else one.plan.limits.max_cost_usd
+    if ceiling is None:
+        if isinstance(one.error, BudgetExceeded):
+            yield "there is no ceiling to exceed"
+        return
+    spent, longest = 0, request.max_tokens if isinstance(request, ChatRequest) else 0
+    for attempt in attempts:
+        worst = policy.models[attempt.model].worst_micros(estimate_tokens(request.text), longest)
+        if worst is None or spent + worst > round(ceiling * 1_000_000):
+            yield f"{attempt.model} could cost {worst} when {spent} of {ceiling * 1_000_000} was spent"
+        spent += attempt.worst_micros or 0
+
+
+RULES: tuple[Rule, ...] = (
+    ends_in_time,
+    fails_as_it_may,
+    delivers_one_answer,
+    embeds_each_text,
+    tells_every_call,
+    asks_within_the_plan,
+    pays_within_the_ceiling,
+)
+
+
+def _spans(story: Story) -> Iterator[str]:
+    """One for each request, one below it for each call that the far side saw, each ended once."""
+    spans = story.spans
+    if not spans.recorded:
+        return
+    yield from spans.wrong
+    for name in spans.open.values():
+        yield f"the span {name} has not ended"
+    if len(spans.requests) != len(story.outcomes):
+        yield f"{len(story.outcomes)} requests have {len(spans.requests)} spans"
+    for text, hits in story.hits.items():
+        if not hits:
+            continue
+        traced = spans.attempts[hits[0].request.call.id]
+        if traced != len(hits):
+            yield f"{text!r} has {traced} spans of attempts, and the far side saw {len(hits)}"
