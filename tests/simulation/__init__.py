@@ -32,9 +32,11 @@ def shrunk(schedule: Schedule, around: Around = lambda provider: provider) -> Sc
     return schedule
 
 
-def report(schedule: Schedule, found: list[str], around: Around = lambda provider: provider) -> str:
+def report(
+    schedule: Schedule, found: list[str], around: Around = lambda provider: provider, *, shrink: bool = True
+) -> str:
     """What to print of a schedule that fails: how to see it again, what is broken, and by whom."""
-    least = shrunk(schedule, around)
+    least = shrunk(schedule, around) if shrink else schedule
     asks = "\n".join(f"  {ask}" for ask in least.asks)
     return (
         f"SIMULATION_SEED={schedule.seed} scripts/test -k simulation\n"
