@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from .errors import ConfigurationError, NoModelFits, NotConfigured
 from .layers.limited import Limited
+from .layers.matched import Matched
 from .layers.metered import Metered
 from .layers.named import Named
 from .layers.retrying import Retrying
@@ -40,6 +41,7 @@ def stack(
         # and traces: they hear that a try waits, end it at the deadline, and tell for how long.
         layered = Limited(layered, limiter)
     layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
+    layered = Matched(layered)  # below traces: vectors that do not fit their texts are an attempt that failed
     layered = Traced(layered)  # one span and one Attempt for each try, those that ran out of time among them
     layered = Metered(layered)  # a try that can not be paid is none: neither made nor written down
     return Retrying(layered, retry)  # outside of all that makes up one try

@@ -37,6 +37,7 @@ from devsynth_providers import (
 )
 from devsynth_providers.layers.defaults import Defaults
 from devsynth_providers.layers.limited import Limited
+from devsynth_providers.layers.matched import Matched
 from devsynth_providers.layers.metered import Metered
 from devsynth_providers.layers.named import Named
 from devsynth_providers.layers.retrying import Retrying
@@ -90,6 +91,7 @@ SUBJECTS: dict[str, Subject] = {
     "Defaults": lambda server: Defaults(scripted(), temperature=0.1, max_tokens=100),
     "Traced": lambda server: Traced(scripted()),
     "Limited": lambda server: Limited(scripted(), busy_limiter()),
+    "Matched": lambda server: Matched(scripted()),
     "Metered": lambda server: Metered(scripted()),
     "Named": lambda server: Named(scripted(), model("n")),
     "Retrying": lambda server: Retrying(scripted()),

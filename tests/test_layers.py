@@ -37,6 +37,7 @@ from devsynth_providers import (
     Usage,
     turns,
 )
+from devsynth_providers.layers.matched import Matched
 from devsynth_providers.layers.metered import Metered
 from devsynth_providers.layers.named import Named
 from devsynth_providers.layers.retrying import Retrying
@@ -417,9 +418,45 @@ async def test_named_answers_under_the_name_the_policy_gives(ask: Ask) -> None:
     assert await ask(provider) == "a"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        (Chunk(vectors=((1.0,),), finish_reason="stop"),),
+        (Chunk(vectors=((1.0,), (2.0,), (3.0,)), finish_reason="stop"),),
+        (Chunk(vectors=((1.0, 2.0), (3.0,)), finish_reason="stop"),),
+        (Chunk(vectors=((1.0,),)), ProviderUnavailable("gone")),
+    ],
+)
+async def test_vectors_that_do_not_fit_their_texts_are_no_answer_and_the_next_model_is_asked(
+    said: tuple[Chunk | ProviderError, ...],
+) -> None:
+    class Says(ScriptedProvider):
+        @override
+        async def send(self, request: Request) -> Reply:
+            return await super().send(WHOLE)  # the script as it is, vectors and all
+
+    half = Says(said, model=model("m", model="e5"))
+    whole = ScriptedProvider("x", model=model("n", model="e5"))
+    chain = FallbackProvider([Traced(Matched(half)), Traced(Matched(whole))])
+    response = await chain.complete(EmbedRequest(texts=("a", "bbb")))
+    assert response.vectors == ((1.0, 1.0), (3.0, 1.0))
+    assert [each.model for each in response.attempts] == ["m", "n"]
+    assert response.attempts[0].error in ("malformed_response", "unavailable")
+
+
+async def test_vectors_in_several_pieces_are_one_answer() -> None:
+    class Pieces(ScriptedProvider):
+        @override
+        async def send(self, request: Request) -> Reply:
+            return await super().send(WHOLE)
+
+    pieces = Pieces((Chunk(vectors=((1.0,),)), Chunk(vectors=((2.0,),), finish_reason="stop")))
+    assert await Matched(pieces).embed_batch(["a", "b"]) == [[1.0], [2.0]]
+
+
 async def test_embeddings_pass_through_every_layer() -> None:
     layers: ProviderPort = ScriptedProvider("x", model=model(price=PRICED))
-    for layer in (Timed, Traced, Metered, Retrying):
+    for layer in (Timed, Matched, Traced, Metered, Retrying):
         layers = layer(layers)
     response = await FallbackProvider([layers]).complete(EmbedRequest(texts=("a", "bbb")))
     assert response.vectors == ((1.0, 1.0), (3.0, 1.0))

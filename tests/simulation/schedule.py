@@ -16,8 +16,8 @@ from devsynth_providers.types import Request
 
 LASTS_S = 60.0
 TASKS = (None, "design", "chores")
-KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if not kind.startswith("vectors"))
-"""All but wrong numbers of vectors: facades refuse those, and nothing in the router looks again."""
+KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "vectors_doubled")
+"""All but one vector too many: where another is missing, too, the number is right, and nobody can know."""
 Way = Literal["whole", "streamed", "pieces", "vectors"]
 """``complete``, ``send``, ``generate_stream``, which is left without closing it, or an embedding."""
 
