@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         BudgetExceeded as BudgetExceeded,
     )
     from .errors import (
+        CircuitOpen as CircuitOpen,
+    )
+    from .errors import (
         ConfigurationError as ConfigurationError,
     )
     from .errors import (
@@ -83,6 +86,12 @@ if TYPE_CHECKING:
     )
     from .errors import (
         StreamInterrupted as StreamInterrupted,
+    )
+    from .health import (
+        Health as Health,
+    )
+    from .health import (
+        Tolerance as Tolerance,
     )
     from .layers.fallback import FallbackProvider as FallbackProvider
     from .policy import (
@@ -227,12 +236,13 @@ _HOMES = {
     "decisions": "DecisionLog",
     "deployment": "stack",
     "errors": (
-        "AccessDenied AllProvidersFailed AuthenticationError BudgetExceeded ConfigurationError ContentFiltered "
-        "ContextTooLong DevSynthError EmptyResponse InvalidRequest LimitReached MalformedResponse "
+        "AccessDenied AllProvidersFailed AuthenticationError BudgetExceeded CircuitOpen ConfigurationError "
+        "ContentFiltered ContextTooLong DevSynthError EmptyResponse InvalidRequest LimitReached MalformedResponse "
         "ModelNotFound "
         "NoModelFits NotConfigured PolicyError ProviderError ProviderTimeout ProviderUnavailable QuotaExhausted "
         "RateLimitError RequestRejected StreamInterrupted"
     ),
+    "health": "Health Tolerance",
     "layers.fallback": "FallbackProvider",
     "policy": (
         "Access Assume Budget Conditions Example Expect Facts Policy Range RateLimits Rule TimeOfDay Weights When"

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from .errors import ConfigurationError, NoModelFits, NotConfigured
+from .health import Circuit, Health, RetryBudget
+from .layers.breaking import Breaking
 from .layers.limited import Limited
 from .layers.matched import Matched
 from .layers.metered import Metered
@@ -24,7 +26,7 @@ from .port import ProviderPort
 from .providers.base import BaseProvider
 from .providers.registry import ProviderRegistry
 from .shadow import Shadow
-from .types import Latency, Model, Plan, Retry, Timeouts
+from .types import Identity, Latency, Model, Plan, Retry, Timeouts
 
 
 def stack(
@@ -33,8 +35,14 @@ def stack(
     timeouts: Timeouts = Timeouts(),
     retry: Retry = Retry(),
     limiter: Limiter | None = None,
+    circuit: Circuit | None = None,
+    budget: RetryBudget | None = None,
 ) -> ProviderPort:
-    """The layers around one model, innermost first, each with the reason for its place."""
+    """The layers around one model, innermost first, each with the reason for its place.
+
+    Without a *limiter* nothing waits for its turn, without a *circuit* nothing is left alone for having failed, and
+    without a *budget* retries are not counted together.
+    """
     layered = provider.bare  # without the retries and clocks it has for callers who use it alone
     if limiter is not None:
         # Below retries: each try is a request that the provider counts, and no slot is held between two. Below clocks
@@ -43,8 +51,12 @@ def stack(
     layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
     layered = Matched(layered)  # below traces: vectors that do not fit their texts are an attempt that failed
     layered = Traced(layered)  # one span and one Attempt for each try, those that ran out of time among them
+    if circuit is not None:
+        # A refusal is no try: no span, no Attempt. Below all that may wait or refuse: the probe is really sent.
+        # Below the retries: the next try does not knock where this one, or another request's, closed the door.
+        layered = Breaking(layered, circuit, timeouts)
     layered = Metered(layered)  # a try that can not be paid is none: neither made nor written down
-    return Retrying(layered, retry)  # outside of all that makes up one try
+    return Retrying(layered, retry, budget=budget)  # outside of all that makes up one try
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,6 +72,8 @@ class Deployment:
     providers: Mapping[str, ProviderPort]
     unavailable: Mapping[str, str]
     stacks: Mapping[str, ProviderPort]
+    circuits: Mapping[str, Circuit]
+    """The circuit breaker of each provider."""
     opened: Mapping[str, ProviderPort]
     """Of the providers, those that were built for it, as they were built: ours to close."""
     on_trial: Policy | None = None
@@ -69,7 +83,13 @@ class Deployment:
 
     def conditions(self, latency: Mapping[str, Latency], draw: float | None = None) -> Conditions:
         """What the world is like now: *latency* as measured of late, *draw* as ``Conditions`` has it."""
-        return Conditions(unavailable=self.unavailable, latency=latency, now=datetime.now(UTC), draw=draw)
+        return Conditions(
+            unavailable=self.unavailable,
+            unhealthy={name: str(circuit) for name, circuit in self.circuits.items() if circuit.avoided},
+            latency=latency,
+            now=datetime.now(UTC),
+            draw=draw,
+        )
 
     def decide(self, facts: Facts, conditions: Conditions) -> Plan:
         """The plan for a request with these *facts*; the policy on trial decides too. Raises ``NoModelFits``."""
@@ -108,11 +128,15 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Deployer:
-    """Makes deployments: *given* maps names of models to the caller's providers, the *registry* builds the others."""
+    """Makes deployments: *given* maps names of models to the caller's providers, the *registry* builds the others.
+
+    *health* outlives them all: a server that has failed is no better for a change of policy.
+    """
 
     given: Mapping[str, ProviderPort]
     registry: ProviderRegistry
     limiter: Limiter = field(default_factory=Limiter)
+    health: Health = field(default_factory=Health)
 
     def deploy(self, policy: Policy, shadow: Policy | None = None, before: Deployment | None = None) -> Deployment:
         """A deployment of *policy*. Providers of *before* serve on where nothing has changed that they are built from.
@@ -132,22 +156,33 @@ class Deployer:
             elif name in opened:
                 built = opened[name]
                 providers[name] = built if built.model.name == name else Named(built, model)
+        circuits = {
+            name: self.health.circuit(_identity(name, self.given.get(name, each))) for name, each in providers.items()
+        }
         models = {name: providers[name].model if name in opened else model for name, model in policy.priced.items()}
         return Deployment(
             stated=policy,
             policy=replace(policy, models=models),
             providers=MappingProxyType(providers),
             unavailable=MappingProxyType(unavailable),
-            stacks={name: self._stack(each, policy, models[name]) for name, each in providers.items()},
+            stacks={name: self._stack(each, policy, models[name], circuits[name]) for name, each in providers.items()},
+            circuits=MappingProxyType(circuits),
             opened=opened,
             on_trial=shadow,
             shadow=_shadow(policy, models, shadow, before),
         )
 
-    def _stack(self, provider: ProviderPort, policy: Policy, model: Model) -> ProviderPort:
+    def _stack(self, provider: ProviderPort, policy: Policy, model: Model, circuit: Circuit) -> ProviderPort:
         limited = model.name in policy.limits or model.provider in policy.limits
         limiter = self.limiter if limited else None
-        return stack(provider, timeouts=policy.timeouts, retry=policy.retry, limiter=limiter)
+        return stack(
+            provider,
+            timeouts=policy.timeouts,
+            retry=policy.retry,
+            limiter=limiter,
+            circuit=circuit,
+            budget=self.health.retries,
+        )
 
     def _build(self, policy: Policy, names: Collection[str]) -> tuple[dict[str, ProviderPort], dict[str, str]]:
         """Providers for the models called *names*, and why there is none for the others."""
@@ -183,6 +218,12 @@ def checked(policy: Policy) -> Policy:
     if policy.budgets:
         raise ConfigurationError(f"policy {policy.name!r} has budgets, which no router of this version can hold")
     return policy
+
+
+def _identity(name: str, provider: ProviderPort) -> Identity:
+    """Who *provider* is; one that does not say where it is, is known by the *name* of its model in the policy."""
+    identity = provider.identity
+    return identity if identity.place else identity._replace(place=name)
 
 
 def _serves_on(before: Deployment, name: str, policy: Policy) -> bool:

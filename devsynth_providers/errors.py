@@ -12,6 +12,7 @@ DevSynthError
     │   └── LimitReached      our own limit: nothing was sent        no             yes          no
     ├── ProviderTimeout                                              yes            yes          yes
     ├── ProviderUnavailable                                          yes            yes          yes
+    │   └── CircuitOpen       it failed of late: nothing was sent    no             yes          no
     ├── EmptyResponse                                                yes            yes          yes
     ├── MalformedResponse                                            no             yes          yes
     ├── ModelNotFound                                                no             yes          no
@@ -200,6 +201,17 @@ class ProviderUnavailable(ProviderError):
     kind = "unavailable"
     retryable = passes_on = billed = True
     retry_after_s: float | None = None
+
+
+class CircuitOpen(ProviderUnavailable):
+    """The model has failed so often of late that it is left alone: nothing was sent. *retry_after_s* says for how long.
+
+    *rejected* says of each model that could else have been asked why it is left alone, where a router knows.
+    """
+
+    kind = "circuit_open"
+    retryable = billed = False
+    rejected: tuple[Rejection, ...] = ()
 
 
 class EmptyResponse(ProviderError):

@@ -15,6 +15,7 @@ from .types import (
     ChatRequest,
     Context,
     EmbedRequest,
+    Identity,
     Message,
     Model,
     Options,
@@ -44,6 +45,11 @@ class ProviderPort(ABC):
         Raises ``ProviderError`` if it does not come. Leave the reply by ``async with``, or ``read`` it to its end.
         Whoever implements this ends every whole answer with a ``finish_reason``: one without is taken as cut off.
         """
+
+    @property
+    def identity(self) -> Identity:
+        """Which server this is, which model on it, and on whose account: what fails, and recovers, as one."""
+        return Identity.of(self.model)
 
     @property
     def bare(self) -> ProviderPort:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import random
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,9 +17,11 @@ from .analysis import TaskAnalyzer
 from .decisions import DecisionLog, Note
 from .deployment import Deployer, Deployment, Deployments, checked
 from .errors import ConfigurationError, DevSynthError
+from .health import Health
 from .layers.fallback import FallbackProvider
 from .limits import Limiter
 from .measured import Measured
+from .patience import Nobody, Patience, choose
 from .policy import Facts, Policy
 from .port import ProviderPort, as_request
 from .providers.registry import ProviderRegistry, registry
@@ -44,7 +45,8 @@ class Router(ProviderPort):
 
     *shadow* is a policy on trial: it decides every request too, calls nothing, and ``shadow_report`` and the traces
     say where it would have decided otherwise. *measured*, how fast models were of late, may be shared by routers that
-    ask the same servers, and so may the *limiter*, which holds the policy's ``limits``. *decisions*, a
+    ask the same servers, and so may *health*, which of those are left alone and how many retries are left, and the
+    *limiter*, which holds the policy's ``limits``. *decisions*, a
     ``DecisionLog`` or the path of one, gets a line for each request when it has ended.
     """
 
@@ -57,6 +59,7 @@ class Router(ProviderPort):
         analyzer: TaskAnalyzer | None = None,
         shadow: Policy | None = None,
         measured: Measured | None = None,
+        health: Health | None = None,
         decisions: DecisionLog | str | Path | None = None,
         limiter: Limiter | None = None,
     ) -> None:
@@ -67,8 +70,9 @@ class Router(ProviderPort):
             raise ConfigurationError(f"policy {policy.name!r} has no model called {', '.join(sorted(strangers))}")
         self._analyzer = analyzer or TaskAnalyzer()
         self._measured = measured or Measured()
+        self._health = health or Health()
         self.decisions = DecisionLog(decisions) if isinstance(decisions, str | Path) else decisions
-        deployer = Deployer(given, registry, limiter or Limiter())
+        deployer = Deployer(given, registry, limiter or Limiter(), self._health)
         self._deployments = Deployments(deployer.deploy(policy, shadow))
         deployer.limiter.hold(policy)
         self._succession = Succession(deployer, self._deployments)
@@ -85,6 +89,7 @@ class Router(ProviderPort):
         shadow: str | Path | None = None,
         reload_s: float | None = None,
         measured: Measured | None = None,
+        health: Health | None = None,
         decisions: DecisionLog | str | Path | None = None,
         limiter: Limiter | None = None,
     ) -> Self:
@@ -110,6 +115,7 @@ class Router(ProviderPort):
             analyzer=analyzer,
             shadow=on_trial,
             measured=measured,
+            health=health,
             decisions=decisions,
             limiter=limiter,
         )
@@ -137,20 +143,22 @@ class Router(ProviderPort):
             if self._reloading is not None:
                 self._reloading.glance()
             facts = Facts.of(request, self._analyzer)
-            conditions = deployment.conditions(self._measured.latency, random.random())
-            note.given(facts, conditions)
-            plan = deployment.decide(facts, conditions)
-            note.decided(plan)
-            span.decided(plan)
-            chain = FallbackProvider([deployment.stacks[name] for name in plan.models])
-            if plan.limits != request.limits:
-                request = replace(request, limits=plan.limits)
+            patience = Patience(deployment, facts, self._health, self._measured, note, deadline)
             streamed = isinstance(request, ChatRequest) and request.stream
-            try:
-                reply = await chain.send(request)
-            except DevSynthError as error:
-                self._measured.note(getattr(error, "attempts", ()), streamed=streamed)
-                raise
+            while True:
+                plan = await patience.plan()
+                note.decided(plan)
+                span.decided(plan)
+                chain = FallbackProvider([deployment.stacks[name] for name in plan.models])
+                if plan.limits != request.limits:
+                    request = replace(request, limits=plan.limits)
+                try:
+                    reply = (await chain.send(request)).follow(patience.attempts)
+                    break
+                except DevSynthError as error:
+                    self._measured.note(getattr(error, "attempts", ()), streamed=streamed)
+                    failure = error
+                request = patience.again(request, failure)
             reply.plan = plan
             reply.on_finish(lambda reply, _: self._measured.note(reply.attempts, streamed=streamed))
             return reply.since(started).on_finish(span.finish).on_finish(note.finish)
@@ -158,11 +166,14 @@ class Router(ProviderPort):
     def plan(self, request: Request | str | None = None, **options: Unpack[Options]) -> Plan:
         """What ``send`` would do with this request, and why. Calls nothing; ``print`` it.
 
-        Raises ``NoModelFits`` where ``send`` would.
+        Raises ``NoModelFits`` where ``send`` would, and where it would wait for a model that is left alone now.
         """
         deployment = self._deployments.current
         facts = Facts.of(as_request(request, **options), self._analyzer)
-        return deployment.policy.plan(facts, deployment.conditions(self._measured.latency))
+        plan = choose(deployment, facts, deployment.conditions(self._measured.latency), again=True)
+        if isinstance(plan, Nobody):
+            raise plan.error
+        return plan
 
     async def reload(self) -> None:
         """Read the policy file again now, and the shadow's, changed or not: a model that lacked something gets another

@@ -85,10 +85,13 @@ class Shadow:
                 self._pairs[pair] += 1
 
     def _difference(self, facts: Facts, conditions: Conditions, decided: Plan | NoModelFits) -> Pair | None:
-        gone = {name: why for name, why in conditions.unavailable.items() if name in self._shared}
+        gone, ill = (
+            {name: why for name, why in known.items() if name in self._shared}
+            for known in (conditions.unavailable, conditions.unhealthy)
+        )
         mine = decided if isinstance(decided, Plan) else None
         try:
-            theirs = self._policy.plan(facts, replace(conditions, unavailable=gone))
+            theirs = self._policy.plan(facts, replace(conditions, unavailable=gone, unhealthy=ill))
         except NoModelFits:
             theirs = None
         if _outcome(mine) == _outcome(theirs):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -163,9 +163,18 @@ def attempt_span(request: Request, model: Model) -> Iterator[AttemptSpan]:
 
 def event(name: str, **facts: Attribute | None) -> None:
     """Note something on the current span."""
+    teller()(name, **facts)
+
+
+def teller() -> Callable[..., None]:
+    """What notes things as ``event`` does, on the span that is current now, also when it no longer is."""
     span = trace.get_current_span()
-    if span.is_recording():
-        span.add_event(name, {key: value for key, value in facts.items() if value is not None})
+
+    def tell(name: str, **facts: Attribute | None) -> None:
+        if span.is_recording():
+            span.add_event(name, {key: value for key, value in facts.items() if value is not None})
+
+    return tell
 
 
 def mark(name: str, value: Attribute) -> None:

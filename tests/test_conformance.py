@@ -18,6 +18,7 @@ from devsynth_providers import (
     ChatRequest,
     EmbedRequest,
     FallbackProvider,
+    Health,
     InvalidRequest,
     LiteLLMProvider,
     LMStudioProvider,
@@ -35,6 +36,7 @@ from devsynth_providers import (
     SyncRouter,
     stack,
 )
+from devsynth_providers.layers.breaking import Breaking
 from devsynth_providers.layers.defaults import Defaults
 from devsynth_providers.layers.limited import Limited
 from devsynth_providers.layers.matched import Matched
@@ -87,6 +89,7 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "LiteLLMProvider": lambda server: LiteLLMProvider(known("litellm", server.url, model="hosted_vllm/m")),
     "LMStudioProvider": lambda server: LMStudioProvider(known("lmstudio", server.url)),
+    "Breaking": lambda server: Breaking(scripted(), Health().circuit(scripted().identity)),
     "Timed": lambda server: Timed(scripted()),
     "Defaults": lambda server: Defaults(scripted(), temperature=0.1, max_tokens=100),
     "Traced": lambda server: Traced(scripted()),

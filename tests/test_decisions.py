@@ -112,7 +112,7 @@ async def test_each_way_to_end_is_told(path: Path) -> None:
 
 async def test_nothing_of_prompt_answer_error_or_key_is_in_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", CANARY)
-    script = (AuthenticationError(CANARY), ("one", ProviderUnavailable(CANARY)), CANARY)
+    script = (AuthenticationError(CANARY, status=403), ("one", ProviderUnavailable(CANARY)), CANARY)
     keyed = model("a", api_key_env="SOME_KEY", base_url=f"https://me:{CANARY}@host:8/v1?key={CANARY}")
     asked = Router(
         policy(keyed, model("b")), {"a": ScriptedProvider(*script), "b": ScriptedProvider(CANARY)}, decisions=path

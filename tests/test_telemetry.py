@@ -278,7 +278,7 @@ def test_a_real_receiver_gets_the_tree_of_a_plain_call_a_retry_and_a_fallback(pr
         assert [[event.name for event in request.events] for request in requests] == [
             ["policy.decide"],
             ["policy.decide", "retry.scheduled"],
-            ["policy.decide", "fallback"],
+            ["policy.decide", "breaker.open", "fallback"],
         ]
         assert len({request.trace_id for request in requests}) == 3
 

@@ -9,7 +9,8 @@ import random
 from typing_extensions import override
 
 from .. import telemetry
-from ..errors import BudgetExceeded, ProviderError
+from ..errors import BudgetExceeded, CircuitOpen, ProviderError
+from ..health import RetryBudget
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import Attempt, Request, Retry
@@ -20,18 +21,29 @@ class Retrying(Wrapper):
     """Ask the same model again after an error that may pass, while the deadline leaves time to wait.
 
     A provider that says how long to wait is obeyed; one that wants to be left alone for longer than ``cap_s``, or
-    past the deadline, is not asked again here: the next model is. Nor is one whose next try could not be paid.
+    past the deadline, is not asked again here: the next model is. Nor is one whose next try could not be paid, or for
+    which the *budget* that all models share has no retry left.
     """
 
-    def __init__(self, inner: ProviderPort, retry: Retry = Retry(), *, jitter: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        inner: ProviderPort,
+        retry: Retry = Retry(),
+        *,
+        jitter: random.Random | None = None,
+        budget: RetryBudget | None = None,
+    ) -> None:
         super().__init__(inner)
         self.retry = retry
         self._jitter = jitter or random.Random()
+        self._budget = budget
 
     @override
     async def send(self, request: Request) -> Reply:
         failed: tuple[Attempt, ...] = ()
         error: ProviderError | None = None
+        if self._budget is not None and request.call.attempt == 1:
+            self._budget.earn(self.retry.budget)
         for attempt in itertools.count(1):
             try:
                 return (await self.inner.send(request)).follow(failed)
@@ -39,6 +51,9 @@ class Retrying(Wrapper):
                 if error is None:
                     raise
                 wait_s = None  # one more try can not be paid: what is to be told is why the last one failed
+            except CircuitOpen as refusal:
+                refusal.attempts = failed
+                raise refusal from error
             except ProviderError as caught:
                 error = caught
                 failed += error.attempts
@@ -62,5 +77,8 @@ class Retrying(Wrapper):
         wait_s = max(wait_s, asked)
         deadline = request.call.deadline
         if deadline is not None and asyncio.get_running_loop().time() + wait_s >= deadline:
+            return None
+        if self._budget is not None and not self._budget.spend():
+            telemetry.event("retry.denied", model=self.model.name, reason=error.kind)
             return None
         return wait_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing_extensions import override
 
 from ..port import ProviderPort
-from ..types import Model
+from ..types import Identity, Model
 
 
 class Wrapper(ProviderPort):
@@ -18,6 +18,11 @@ class Wrapper(ProviderPort):
     @override
     def model(self) -> Model:
         return self.inner.model
+
+    @property
+    @override
+    def identity(self) -> Identity:
+        return self.inner.identity
 
     @property
     @override

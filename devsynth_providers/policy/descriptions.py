@@ -87,6 +87,8 @@ DESCRIPTIONS = {
     "Retry.attempts": "How often one model is asked, the first time included. Default: 3.",
     "Retry.initial_s": "Seconds of the first wait at most; each next bound is twice that. Default: 0.5.",
     "Retry.cap_s": "Seconds that a wait never exceeds. Default: 8.",
+    "Retry.budget": "The share of the requests, 0 to 1, that may be followed by a retry at the same model, over all "
+    "models; a retry every five seconds is always allowed, and ten at once. Default: 0.1.",
     "Access.role": "The role, or several; `*` is every role that no other entry names, and a request without one.",
     "Access.models": "The only models it may use, or tag:WORD; an empty list is none. Default: all.",
     "RateLimits.requests_per_minute": "Requests in any minute. Default: no limit.",

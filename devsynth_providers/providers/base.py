@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, ClassVar, TypedDict
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from ..layers.traced import Traced
 from ..layers.wrapper import Wrapper
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import Model, Network, Request, Retry, Timeouts, Transport
+from ..types import Identity, Model, Network, Request, Retry, Timeouts, Transport
 from ._litellm.dialects import Dialect
 from ._litellm.direct import Direct
 from ._litellm.lanes import Lanes
@@ -35,6 +36,8 @@ from .wire import Wire
 NO_KEY = "no-key"
 """Sent where a server wants none. LiteLLM would else send the key of OpenAI to whatever server this is."""
 
+_SALT = os.urandom(16)
+"""So that keys can be told apart in this process, and nothing about them anywhere else."""
 _METADATA_HOSTS = frozenset(("metadata.google.internal", "100.100.100.200", "fd00:ec2::254"))
 
 
@@ -91,10 +94,16 @@ class BaseProvider(Wrapper):
             facts = replace(facts, transport=transport)
         self._wire = Wire(network_from(os.environ) if network is None else network, connect_s=timeouts.connect_s)
         key = self._key(facts, api_key)
+        self._credential = blake2b(key.encode(), key=_SALT, digest_size=8).hexdigest()
         self._listing_key = "" if key == NO_KEY else key
         super().__init__(self._connect(facts, key, timeouts))
         self._total_s = timeouts.total_s
         self._layered = Retrying(Metered(Traced(Timed(self.inner, timeouts))), Retry.of(retry_attempts))
+
+    @property
+    @override
+    def identity(self) -> Identity:
+        return Identity.of(self.model, self._credential)
 
     @property
     @override

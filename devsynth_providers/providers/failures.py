@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, NoReturn
 
 from ..errors import (
@@ -25,6 +26,8 @@ from ..types import Model
 from .wire import Answer
 
 LONGEST_MESSAGE = 400
+LONGEST_S = 86_400.0
+"""Whoever wants to be left alone for longer than a day is not believed."""
 _MAX_BYTES = 64 * 1024
 
 _QUOTA = re.compile(r"insufficient_quota|credit_balance|billing_hard_limit|billing_error|spend_limit")
@@ -202,18 +205,21 @@ def scrub(text: str, secrets: Sequence[str] = ()) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the server wants to be left alone: milliseconds before seconds before a date; else ``None``."""
+    """How long the server wants to be left alone: milliseconds before seconds before a date; else ``None``.
+
+    A date counts from the server's own clock, and from ours only where it does not tell that. At most a day.
+    """
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - slow to import, rarely needed
 
     if (ms := _number(headers.get("retry-after-ms"))) is not None:
-        return ms / 1000
+        return min(ms / 1000, LONGEST_S)
     if (seconds := _number(headers.get("retry-after"))) is not None:
-        return seconds
+        return min(seconds, LONGEST_S)
     try:
         at = parsedate_to_datetime(headers["retry-after"])
-        now = parsedate_to_datetime(headers["date"])  # the server's clock, not ours
-        return max(0.0, (at - now).total_seconds())
-    except (KeyError, TypeError, ValueError):
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        return min(max(0.0, (at - now).total_seconds()), LONGEST_S)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

@@ -1,6 +1,7 @@
 """The values that travel: what is asked, of which model, what was decided, and what came back. All frozen."""
 
 from .answer import Attempt, Chunk, Response, ToolCallPart, Vector, assemble, total_cost
+from .identity import Identity
 from .left_out import MAX_TOKENS, TEMPERATURE, left_out
 from .model import (
     FREE,
@@ -51,6 +52,7 @@ __all__ = [
     "CostBasis",
     "EmbedRequest",
     "Evidence",
+    "Identity",
     "Latency",
     "LatencyBasis",
     "Limits",

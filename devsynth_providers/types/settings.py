@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval
 
 from ..errors import ConfigurationError
-from .model import STRICT, PositiveSeconds, Seconds
+from .model import STRICT, PositiveSeconds, Seconds, Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,8 @@ class Retry:
     """How often to ask one model, and how long to wait between.
 
     *attempts* counts all of them, the first too. Waits are drawn from 0 to a bound that starts at *initial_s* and
-    doubles up to *cap_s* ("full jitter", AWS Architecture Blog, 2015), so that callers do not return in step.
+    doubles up to *cap_s* ("full jitter", AWS Architecture Blog, 2015), so that callers do not return in step. *budget*
+    is the share of a router's requests that may be followed by a retry at the same model, all models together.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -55,12 +56,15 @@ class Retry:
     attempts: Annotated[int, Interval(ge=1, le=20)] = 3
     initial_s: Seconds = 0.5
     cap_s: Seconds = 8.0
+    budget: Share = 0.1
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ConfigurationError(f"attempts counts the first one too: it must be 1 or more, not {self.attempts!r}")
         if not (0 <= self.initial_s < math.inf and 0 <= self.cap_s < math.inf):
             raise ConfigurationError("initial_s and cap_s must be numbers of seconds from 0 on")
+        if not _is_number(self.budget) or not 0 <= self.budget <= 1:
+            raise ConfigurationError(f"budget is a share of the requests, from 0 to 1, not {self.budget!r}")
 
     @classmethod
     def of(cls, attempts: int | Retry) -> Retry:

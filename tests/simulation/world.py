@@ -55,6 +55,8 @@ class Story:
     """Likewise, the models that were asked."""
     left_behind: tuple[str, ...]
     spans: Spans
+    stormy: bool
+    """Whether a circuit has opened."""
 
     @override
     def __str__(self) -> str:
@@ -103,7 +105,8 @@ class _World:
         for _, _, name, hit in sorted(seen, key=lambda each: each[:2]):
             hits[hit.request.text] += (hit,)
             asked[hit.request.text] += (name,)
-        return Story(self.schedule, tuple(outcomes), hits, asked, tuple(complaints), SPANS.end())
+        stormy = any(circuit.changes for circuit in self.router._deployments.current.circuits.values())
+        return Story(self.schedule, tuple(outcomes), hits, asked, tuple(complaints), SPANS.end(), stormy)
 
     def _left_behind(self, loop: Any) -> list[str]:
         left = [f"a task is left: {task}" for task in asyncio.all_tasks() if task is not asyncio.current_task()]

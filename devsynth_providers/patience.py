@@ -1,0 +1,130 @@
+"""One request's decision; and where every model that could take it is left alone, the wait for the soonest."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from . import telemetry
+from .decisions import Note
+from .deployment import Deployment
+from .errors import AllProvidersFailed, CircuitOpen, DevSynthError, NoModelFits, ProviderError
+from .health import LOOK_AGAIN_S, Circuit, Health
+from .measured import Measured
+from .policy import Conditions, Facts
+from .types import Attempt, Plan, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """All who could take the request are left alone: *models*, for the reasons that *error* has."""
+
+    models: Sequence[str]
+    error: NoModelFits
+
+
+def choose(deployment: Deployment, facts: Facts, conditions: Conditions, *, again: bool = False) -> Plan | Nobody:
+    """Whom to ask now. Raises ``NoModelFits`` if waiting would help nothing.
+
+    A model that is only slow is left alone for a faster one, and asked if there is none. The policy on trial hears of
+    it unless it is decided *again*.
+    """
+    try:
+        return deployment.policy.plan(facts, conditions) if again else deployment.decide(facts, conditions)
+    except NoModelFits as error:
+        if not conditions.unhealthy:
+            raise
+        nobody = error
+    refusing = {name: why for name, why in conditions.unhealthy.items() if deployment.circuits[name].refuses}
+    try:
+        if refusing.keys() != conditions.unhealthy.keys():
+            return deployment.policy.plan(facts, replace(conditions, unhealthy=refusing))
+    except NoModelFits:
+        pass
+    return Nobody(deployment.policy.plan(facts, replace(conditions, unhealthy={})).models, nobody)
+
+
+class Patience:
+    """Decides for one request, as often as it takes to find somebody who may be asked, until *deadline*.
+
+    Who was asked after a wait and failed is not asked again: one request is one probe.
+    """
+
+    def __init__(
+        self, deployment: Deployment, facts: Facts, health: Health, measured: Measured, note: Note, deadline: float
+    ) -> None:
+        self._deployment = deployment
+        self._facts = facts
+        self._health = health
+        self._measured = measured
+        self._note = note
+        self._deadline = deadline
+        self._draw = random.random()
+        self._decided = self._waited = False
+        self.attempts: tuple[Attempt, ...] = ()
+        """Those that were made before it had to wait."""
+
+    async def plan(self) -> Plan:
+        """Whom to ask. Raises ``NoModelFits``; and ``CircuitOpen`` if nobody is back in time, or too many wait."""
+        plan = self._choose()
+        if isinstance(plan, Plan):
+            return plan
+        self._waited = True
+        with self._health.waiting() as room:
+            while isinstance(plan, Nobody):
+                wait_s = self._wait_s(plan)
+                if not room or asyncio.get_running_loop().time() + wait_s >= self._deadline:
+                    raise self._in_vain(plan, wait_s)
+                telemetry.event("breaker.wait", models=list(plan.models), delay_s=wait_s)
+                await asyncio.sleep(wait_s)
+                plan = self._choose()
+        return plan
+
+    def again(self, request: Request, error: DevSynthError) -> Request:
+        """The request to decide again, where it failed because circuits opened before it; else raises *error*."""
+        attempts: tuple[Attempt, ...] = getattr(error, "attempts", ())
+        tired = self._waited or bool(self.attempts)
+        if not _refused(error) or (attempts and tired):
+            if isinstance(error, CircuitOpen) and isinstance(error.__cause__, ProviderError):
+                error = error.__cause__  # why the last try failed says more than that there was no other
+            if isinstance(error, ProviderError):
+                error.attempts = (*self.attempts, *attempts)
+            raise error
+        self.attempts += attempts
+        return request.again(attempts, "retry") if attempts else request
+
+    def _choose(self) -> Plan | Nobody:
+        conditions = self._deployment.conditions(self._measured.latency, self._draw)
+        self._note.given(self._facts, conditions)
+        again, self._decided = self._decided, True
+        return choose(self._deployment, self._facts, conditions, again=again)
+
+    def _wait_s(self, nobody: Nobody) -> float:
+        """Seconds until the soonest is worth asking; while one is being asked, about as long as that may take."""
+        waits = [self._circuit(name).wait_s for name in nobody.models]
+        look_again_s = LOOK_AGAIN_S * (0.5 + self._health.chance() / 2)  # not all of those who wait at the same moment
+        return min(look_again_s if wait_s is None else wait_s for wait_s in waits)
+
+    def _circuit(self, name: str) -> Circuit:
+        return self._deployment.circuits[name]
+
+    def _in_vain(self, nobody: Nobody, wait_s: float) -> CircuitOpen:
+        soonest = min(nobody.models, key=lambda name: self._circuit(name).retry_after_s)
+        model = self._deployment.policy.models[soonest]
+        reasons = "".join(f"\n  {each.model}: {each.reason}" for each in nobody.error.rejected)
+        error = CircuitOpen(
+            f"every model that could take this request is left alone; come back in {wait_s:.1f} s{reasons}",
+            provider=model.provider,
+            model=model.name,
+            code=CircuitOpen.kind,
+        )
+        error.retry_after_s, error.rejected, error.attempts = wait_s, nobody.error.rejected, self.attempts
+        return error
+
+
+def _refused(error: DevSynthError) -> bool:
+    """Whether circuits alone stood in the way in the end."""
+    ends = error.exceptions if isinstance(error, AllProvidersFailed) else (error,)
+    return all(isinstance(each, CircuitOpen) for each in ends)

@@ -1,0 +1,236 @@
+"""A circuit breaker by itself: a value, to which the time is told."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devsynth_providers.health import NEUTRAL, Breaker, Pass, Tolerance, Verdict
+
+GOOD, BAD, SLOW = Verdict(good=True), Verdict(bad=True, reason="unavailable"), Verdict(good=True, slow=True)
+TOLERANCE = Tolerance(window_s=30, failures=5, failure_share=0.5, open_s=2, cap_s=60)
+
+
+def breaker() -> Breaker:
+    return Breaker(TOLERANCE, chance=lambda: 0.0)
+
+
+def end(breaker: Breaker, verdict: Verdict, at: float = 0.0, times: int = 1) -> None:
+    for _ in range(times):
+        leave = breaker.admit(at, 10)
+        assert leave is not None
+        breaker.settle(at, leave, verdict)
+
+
+def opened(at: float = 0.0) -> Breaker:
+    made = breaker()
+    end(made, BAD, at, times=5)
+    assert made.state(at) == "open"
+    return made
+
+
+def test_it_opens_at_so_many_failures_and_not_before() -> None:
+    made = breaker()
+    end(made, BAD, times=4)
+    assert made.state(0) == "closed"
+    end(made, BAD)
+    assert (made.state(0), made.admit(0, 10), made.wait_s(0), made.reason) == ("open", None, 2, "unavailable")
+
+
+def test_failures_among_more_answers_do_not_open_it() -> None:
+    made = breaker()
+    for _ in range(20):
+        end(made, GOOD, times=2)
+        end(made, BAD)
+    assert made.state(0) == "closed"
+
+
+def test_failures_of_long_ago_do_not_count() -> None:
+    made = breaker()
+    end(made, BAD, times=4)
+    end(made, BAD, at=31, times=4)
+    assert made.state(31) == "closed"
+
+
+def test_what_says_nothing_of_the_server_never_counts() -> None:
+    made = breaker()
+    end(made, NEUTRAL, times=100)
+    end(made, BAD, times=4)
+    assert made.state(0) == "closed"
+
+
+def test_when_it_is_time_one_probe_passes_and_no_other() -> None:
+    made = opened()
+    assert made.admit(1.9, 10) is None
+    probe = made.admit(2, 10)
+    assert probe is not None
+    assert probe.probe
+    assert made.admit(2, 10) is None
+    assert made.wait_s(2) is None
+
+
+def test_a_probe_that_is_answered_closes_it() -> None:
+    made = opened()
+    end(made, GOOD, at=2)
+    assert made.state(2) == "closed"
+    end(made, BAD, at=2, times=4)
+    assert made.state(2) == "closed", "what was before it opened is forgotten"
+
+
+def test_each_probe_that_fails_doubles_the_time_up_to_the_cap() -> None:
+    made, now, waits = opened(), 0.0, []
+    for _ in range(8):
+        wait_s = made.wait_s(now)
+        assert wait_s is not None
+        waits.append(wait_s)
+        now += wait_s
+        end(made, BAD, at=now)
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_one_that_fails_again_soon_after_it_closed_is_left_alone_for_longer_and_after_a_while_as_at_first() -> None:
+    made = opened()
+    end(made, GOOD, at=2)
+    end(made, BAD, at=3, times=5)
+    assert made.wait_s(3) == 4
+    end(made, GOOD, at=7)
+    end(made, BAD, at=40, times=5)
+    assert made.wait_s(40) == 2
+
+
+def test_up_to_a_quarter_is_taken_off_by_chance_so_that_programs_do_not_return_in_step() -> None:
+    made = Breaker(TOLERANCE, chance=lambda: 1.0)
+    end(made, BAD, times=5)
+    assert made.wait_s(0) == 1.5
+
+
+def test_a_probe_without_a_verdict_leaves_the_place_to_another() -> None:
+    made = opened()
+    end(made, NEUTRAL, at=2)
+    again = made.admit(2, 10)
+    assert again is not None
+    assert again.probe
+
+
+def test_a_probe_that_nobody_tells_the_end_of_is_given_up_and_has_nothing_more_to_say() -> None:
+    made = opened()
+    lost = made.admit(2, 10)
+    assert made.admit(11.9, 10) is None
+    second = made.admit(12, 10)
+    assert lost is not None
+    assert second is not None
+    made.settle(13, lost, GOOD)
+    assert made.state(13) == "half_open"
+    made.settle(14, second, GOOD)
+    assert made.state(14) == "closed"
+
+
+def test_what_the_server_asks_for_is_granted_the_longest_of_all_and_not_for_ever() -> None:
+    made = breaker()
+    leaves = [made.admit(0, 10) for _ in range(4)]
+    for leave, hold_s in zip(leaves, (7.0, 30.0, 3.0), strict=False):
+        assert leave is not None
+        made.settle(0, leave, Verdict(bad=True, reason="rate_limited", hold_s=hold_s))
+    assert made.wait_s(0) == 30
+    assert leaves[3] is not None
+    made.settle(0, leaves[3], Verdict(bad=True, hold_s=1e9))
+    assert made.wait_s(0) == 3600
+
+
+def test_a_success_does_not_cut_short_what_another_answer_asked_for_in_the_meantime() -> None:
+    made = breaker()
+    early = made.admit(0, 10)
+    end(made, BAD, times=5)
+    probe = made.admit(2, 10)
+    assert early is not None
+    assert probe is not None
+    made.settle(3, early, Verdict(bad=True, hold_s=20))
+    made.settle(4, probe, GOOD)
+    assert made.wait_s(4) == 19
+
+
+def test_a_server_that_asks_for_next_to_no_time_is_left_alone_as_any_other_that_fails() -> None:
+    made = breaker()
+    end(made, Verdict(bad=True, hold_s=0.01))
+    for wait_s in (2, 4, 8):
+        now = 100.0 * wait_s
+        assert made.wait_s(now) == 0
+        end(made, Verdict(bad=True, hold_s=0.01), at=now)
+        assert made.wait_s(now) == wait_s
+
+
+def test_some_failures_need_no_second_one() -> None:
+    made = breaker()
+    end(made, Verdict(bad=True, at_once=True, hold_s=300))
+    assert made.wait_s(0) == 300
+
+
+def test_answers_to_what_was_asked_before_it_closed_again_say_nothing() -> None:
+    made = breaker()
+    old = [made.admit(0, 10) for _ in range(9)]
+    end(made, BAD, times=5)
+    end(made, GOOD, at=2)
+    for leave in old:
+        assert leave is not None
+        made.settle(3, leave, BAD)
+    assert made.state(3) == "closed"
+
+
+def test_slow_answers_open_it_too_but_then_who_has_no_other_choice_passes() -> None:
+    made = breaker()
+    end(made, SLOW, times=10)
+    assert (made.state(0), made.slow, made.reason) == ("open", True, "slow")
+    assert made.admit(1, 10) == Pass(made.admit(1, 10).era)  # type: ignore[union-attr]
+    end(made, BAD, at=1, times=5)
+    assert (made.slow, made.admit(1, 10)) == (False, None)
+
+
+def test_a_few_slow_answers_do_not() -> None:
+    made = breaker()
+    for _ in range(10):
+        end(made, SLOW, times=2)
+        end(made, GOOD)
+    assert made.state(0) == "closed"
+
+
+VERDICTS = st.one_of(
+    st.sampled_from([GOOD, BAD, SLOW, NEUTRAL, Verdict(bad=True, at_once=True)]),
+    st.builds(Verdict, bad=st.just(True), hold_s=st.floats(0, 1e6)),
+)
+STEPS = st.lists(
+    st.one_of(st.just("ask"), st.tuples(st.integers(0, 9), VERDICTS), st.floats(0.001, 100.0)), max_size=120
+)
+LEASE_S = 1e9
+
+
+@given(STEPS, st.floats(0, 1))
+def test_whatever_happens_there_is_one_probe_at_most_and_a_moment_only_moves_on_and_it_is_never_stuck(
+    steps: list[str | tuple[int, Verdict] | float], chance: float
+) -> None:
+    made = Breaker(TOLERANCE, chance=lambda: chance)
+    now = 0.0
+    under_way: list[Pass] = []
+    for step in steps:
+        before = None if made.closed else made._until
+        if step == "ask":
+            leave = made.admit(now, LEASE_S)
+            if leave is not None:
+                under_way.append(leave)
+        elif isinstance(step, tuple):
+            if under_way:
+                made.settle(now, under_way.pop(step[0] % len(under_way)), step[1])
+        else:
+            assert not isinstance(step, str)
+            now += step
+        assert sum(each.probe and each.era == made._era for each in under_way) <= 1
+        if before is not None and made._until is not None:
+            assert made._until >= before
+            assert made._until <= max(before, now + TOLERANCE.longest_s)
+
+    for leave in under_way:
+        made.settle(now, leave, NEUTRAL)
+    now += TOLERANCE.longest_s
+    last = made.admit(now, LEASE_S)
+    assert last is not None
+    made.settle(now, last, GOOD)
+    assert made.state(now) == "closed" or made.slow
