@@ -118,13 +118,14 @@ def tells_every_call(story: Story, one: Outcome) -> Iterator[str]:
 def asks_within_the_plan(story: Story, one: Outcome) -> Iterator[str]:
     """Each model as often as a policy lets it, one after the other, as planned; nothing that was not planned.
 
-    Where circuits open, requests wait for whoever is back first, which no plan can tell; but one is one probe.
+    Where circuits open, requests wait for whoever is back first, which no plan can tell; and whoever is back, after
+    others found out, may be tried anew, but once.
     """
     asked, policy = story.asked[one.ask.text], story.schedule.policy
     if story.stormy:
-        most = policy.retry.attempts + 1
+        most = 2 * policy.retry.attempts
         if any(asked.count(name) > most for name in asked):
-            yield f"{asked} were asked, with {policy.retry.attempts} attempts at each, and one probe"
+            yield f"{asked} were asked, with {policy.retry.attempts} attempts at each, before and after a wait"
         return
     groups = [(name, len(list(calls))) for name, calls in itertools.groupby(asked)]
     names = [name for name, _ in groups]
