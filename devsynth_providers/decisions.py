@@ -120,7 +120,7 @@ class Note:
     ) -> None:
         if error is None or self._log is None:
             return
-        attempts: tuple[Attempt, ...] = getattr(error, "attempts", ())
+        attempts = self._request.call.tally.attempts
         cost_micros, basis = total_cost(attempts)
         outcome = Outcome(
             status=_status(error),

@@ -159,11 +159,6 @@ class ProviderError(DevSynthError):
         self.attempts: tuple[Attempt, ...] = ()
         self.usage: Usage | None = None
 
-    def after(self, attempts: Sequence[Attempt]) -> Self:
-        """This error, with *attempts* that were made before it."""
-        self.attempts = (*attempts, *self.attempts)
-        return self
-
 
 class BudgetExceeded(DevSynthError):
     """The next attempt could cost more than the request may still spend; *attempts* are those already made."""
@@ -297,7 +292,7 @@ class AllProvidersFailed(ProviderError, ExceptionGroup[ProviderError]):
     def __init__(self, message: str, errors: Sequence[ProviderError]) -> None:
         super().__init__(message)
         self.args = (message, list(errors))
-        self.attempts = tuple(attempt for error in errors for attempt in error.attempts)
+        self.attempts = tuple(dict.fromkeys(attempt for error in errors for attempt in error.attempts))
 
     @override
     def derive(self, excs: Sequence[ProviderError]) -> AllProvidersFailed:  # type: ignore[override]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from .errors import AllProvidersFailed, CircuitOpen, DevSynthError, NoModelFits,
 from .health import LOOK_AGAIN_S, Circuit, Health
 from .measured import Measured
 from .policy import Conditions, Facts
-from .types import Attempt, Plan, Request
+from .types import Call, Plan, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +54,18 @@ class Patience:
     """
 
     def __init__(
-        self, deployment: Deployment, facts: Facts, health: Health, measured: Measured, note: Note, deadline: float
+        self, deployment: Deployment, facts: Facts, health: Health, measured: Measured, note: Note, call: Call
     ) -> None:
         self._deployment = deployment
         self._facts = facts
         self._health = health
         self._measured = measured
         self._note = note
-        self._deadline = deadline
+        self._deadline = math.inf if call.deadline is None else call.deadline
+        self._tally = call.tally
+        self._made = 0  # attempts, when it was decided last
         self._draw = random.random()
         self._decided = self._waited = False
-        self.attempts: tuple[Attempt, ...] = ()
-        """Those that were made before it had to wait."""
 
     async def plan(self) -> Plan:
         """Whom to ask. Raises ``NoModelFits``; and ``CircuitOpen`` if nobody is back in time, or too many wait."""
@@ -84,16 +85,13 @@ class Patience:
 
     def again(self, request: Request, error: DevSynthError) -> Request:
         """The request to decide again, where it failed because circuits opened before it; else raises *error*."""
-        attempts: tuple[Attempt, ...] = getattr(error, "attempts", ())
-        tired = self._waited or bool(self.attempts)
-        if not _refused(error) or (attempts and tired):
+        tired, before, self._made = self._waited or self._made > 0, self._made, self._tally.begun
+        asked = self._made > before
+        if not _refused(error) or (asked and tired):
             if isinstance(error, CircuitOpen) and isinstance(error.__cause__, ProviderError):
                 error = error.__cause__  # why the last try failed says more than that there was no other
-            if isinstance(error, ProviderError):
-                error.attempts = (*self.attempts, *attempts)
             raise error
-        self.attempts += attempts
-        return request.again(attempts, "retry") if attempts else request
+        return request.on(reason="retry") if asked else request
 
     def _choose(self) -> Plan | Nobody:
         conditions = self._deployment.conditions(self._measured.latency, self._draw)
@@ -120,7 +118,7 @@ class Patience:
             model=model.name,
             code=CircuitOpen.kind,
         )
-        error.retry_after_s, error.rejected, error.attempts = wait_s, nobody.error.rejected, self.attempts
+        error.retry_after_s, error.rejected, error.attempts = wait_s, nobody.error.rejected, self._tally.attempts
         return error
 
 

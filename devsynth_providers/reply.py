@@ -8,7 +8,7 @@ raised as ``StreamInterrupted`` with that text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -80,11 +80,6 @@ class Reply:
         """Count this answer's times from *started*, a moment on the loop's clock."""
         self._started = started
         self._time = asyncio.get_running_loop().time
-        return self
-
-    def follow(self, attempts: Sequence[Attempt]) -> Self:
-        """Say that *attempts* failed before this answer began."""
-        self.attempts = (*attempts, *self.attempts)
         return self
 
     def on_finish(self, callback: OnFinish) -> Self:
@@ -205,7 +200,7 @@ class Reply:
             finish_reason=self.finish_reason,
             cached=self.cached,
             degraded=self.degraded,
-            attempts=self.attempts,
+            attempts=tuple(sorted(self.attempts, key=lambda attempt: attempt.number)),
             plan=self.plan,
             first_token_s=None if self.begun is None else self.begun - self._started,
             latency_s=now - self._started,

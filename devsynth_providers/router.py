@@ -143,25 +143,39 @@ class Router(ProviderPort):
             if self._reloading is not None:
                 self._reloading.glance()
             facts = Facts.of(request, self._analyzer)
-            patience = Patience(deployment, facts, self._health, self._measured, note, deadline)
-            streamed = isinstance(request, ChatRequest) and request.stream
-            while True:
-                plan = await patience.plan()
-                note.decided(plan)
-                span.decided(plan)
-                chain = FallbackProvider([deployment.stacks[name] for name in plan.models])
-                if plan.limits != request.limits:
-                    request = replace(request, limits=plan.limits)
-                try:
-                    reply = (await chain.send(request)).follow(patience.attempts)
-                    break
-                except DevSynthError as error:
-                    self._measured.note(getattr(error, "attempts", ()), streamed=streamed)
-                    failure = error
-                request = patience.again(request, failure)
-            reply.plan = plan
-            reply.on_finish(lambda reply, _: self._measured.note(reply.attempts, streamed=streamed))
+            patience = Patience(deployment, facts, self._health, self._measured, note, request.call)
+            try:
+                reply = await self._answer(request, deployment, patience, note, span)
+            except BaseException:
+                self._learn(request)
+                raise
+            reply.on_finish(lambda *_: self._learn(request))
             return reply.since(started).on_finish(span.finish).on_finish(note.finish)
+
+    async def _answer(
+        self, request: Request, deployment: Deployment, patience: Patience, note: Note, span: telemetry.RequestSpan
+    ) -> Reply:
+        """Ask as planned; and where those who were to be asked have to be left alone meanwhile, plan again."""
+        while True:
+            plan = await patience.plan()
+            note.decided(plan)
+            span.decided(plan)
+            chain = FallbackProvider([deployment.stacks[name] for name in plan.models])
+            if plan.limits != request.limits:
+                request = replace(request, limits=plan.limits)
+            try:
+                reply = await chain.send(request)
+            except DevSynthError as error:
+                failure = error
+            else:
+                reply.plan = plan
+                return reply
+            request = patience.again(request, failure)
+
+    def _learn(self, request: Request) -> None:
+        """How fast models are, from all attempts at *request*."""
+        streamed = isinstance(request, ChatRequest) and request.stream
+        self._measured.note(request.call.tally.attempts, streamed=streamed)
 
     def plan(self, request: Request | str | None = None, **options: Unpack[Options]) -> Plan:
         """What ``send`` would do with this request, and why. Calls nothing; ``print`` it.

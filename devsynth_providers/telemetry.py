@@ -21,7 +21,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from . import turns
 from .errors import ConfigurationError, DevSynthError, ProviderError
 from .reply import Reply
-from .types import Attempt, ChatRequest, Model, Plan, Request
+from .types import Attempt, ChatRequest, Model, Plan, Request, Tally
 
 Attribute = str | bool | int | float | list[str]
 
@@ -35,8 +35,9 @@ _tracer = trace.get_tracer("devsynth_providers")
 class RequestSpan:
     """The span of a whole request: the decision, every attempt, and the answer to its last piece."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, tally: Tally) -> None:
         self._span = span
+        self._tally = tally
 
     def decided(self, plan: Plan) -> None:
         """Note what the policy chose, and why not the others."""
@@ -63,7 +64,7 @@ class RequestSpan:
     def finish(self, reply: Reply, error: BaseException | None) -> None:
         """End the span: the answer is whole, was left early, or broke off."""
         if self._span.is_recording():
-            self._span.set_attributes(_totals(reply.attempts))
+            self._span.set_attributes(_totals(self._tally.attempts))
             facts: dict[str, Attribute] = {
                 "gen_ai.response.model": reply.response_model or reply.model.name,
                 "devsynth.degraded": reply.degraded,
@@ -82,7 +83,7 @@ class RequestSpan:
     def fail(self, error: BaseException) -> None:
         """End the span of a request that was never answered."""
         if self._span.is_recording():
-            self._span.set_attributes(_totals(getattr(error, "attempts", ())))
+            self._span.set_attributes(_totals(self._tally.attempts))
         _end(self._span, error)
 
 
@@ -133,10 +134,10 @@ class AttemptSpan:
 def request_span(request: Request, policy: str) -> Iterator[RequestSpan]:
     """Open the span of *request*: current inside this block; it ends with the answer, or with the error."""
     if not _somebody_listens():
-        yield RequestSpan(trace.INVALID_SPAN)
+        yield RequestSpan(trace.INVALID_SPAN, request.call.tally)
         return
     span = _tracer.start_span(f"{_operation(request)} {policy}", attributes=_request_facts(request))
-    handle = RequestSpan(span)
+    handle = RequestSpan(span, request.call.tally)
     try:
         with _current(span):
             yield handle

@@ -313,13 +313,22 @@ class TestMetered:
         assert await ask(Metered(ScriptedProvider("ok", model=self.DEAR)), max_cost_usd=0.0301) == "ok"
 
     async def test_what_failed_attempts_have_cost_counts(self) -> None:
-        spent = WHOLE.on(spent_micros=200)
+        spent = WHOLE.begun()
+        spent.call.tally.hold(200)
         roomy, tight = (Limits(max_cost_usd=usd) for usd in (0.0303, 0.0301))
         from dataclasses import replace
 
         assert (await Metered(ScriptedProvider("ok", model=self.DEAR)).complete(replace(spent, limits=roomy))).text
         with pytest.raises(BudgetExceeded):
             await Metered(ScriptedProvider("never", model=self.DEAR)).complete(replace(spent, limits=tight))
+
+    async def test_what_attempts_under_way_may_cost_counts_until_they_have_ended(self) -> None:
+        first, second = (Metered(ScriptedProvider(("a", "b"), "c", model=self.DEAR)) for _ in range(2))
+        request = ChatRequest.of("hi", stream=True, max_tokens=100, max_cost_usd=0.005).begun()
+        async with await first.send(request):
+            with pytest.raises(BudgetExceeded):
+                await second.send(request)
+        assert (await second.complete(request)).text == "ab"
 
     async def test_the_worst_is_reckoned_with_the_dearest_class_of_tokens(self, ask: Ask) -> None:
         thinking = model("thinking", price=Price(input_usd_per_1m=1, output_usd_per_1m=1, reasoning_usd_per_1m=100))
@@ -361,7 +370,9 @@ class TestMetered:
 class TestTraced:
     async def answered(self, *line: Any, **facts: Any) -> Response:
         usage = facts.pop("usage", Usage(10, 20))
-        return await Traced(ScriptedProvider(line, model=model(price=PRICED, **facts), usage=usage)).complete(STREAM)
+        return await Traced(ScriptedProvider(line, model=model(price=PRICED, **facts), usage=usage)).complete(
+            STREAM.begun()
+        )
 
     async def test_an_attempt_tells_model_tokens_and_cost(self) -> None:
         (attempt,) = (await self.answered("a", "b")).attempts
@@ -381,7 +392,7 @@ class TestTraced:
 
     async def test_an_answer_left_early_is_billed_for_what_it_wrote(self) -> None:
         provider = Traced(ScriptedProvider(("word " * 100, "y"), model=model(price=PRICED)))
-        async with await provider.send(STREAM) as reply:
+        async with await provider.send(STREAM.begun()) as reply:
             async for _ in reply:
                 break
         (attempt,) = reply.response.attempts

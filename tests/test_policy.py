@@ -418,5 +418,5 @@ class TestConditions:
 
 def test_how_far_a_request_has_come_does_not_change_what_is_decided() -> None:
     request = ChatRequest.of("hi")
-    later = replace(request, call=Call(id="x", attempt=4, spent_micros=9))
+    later = replace(request, call=Call(id="x", attempt=4))
     assert Facts.of(request, TaskAnalyzer()) == Facts.of(later, TaskAnalyzer())

@@ -62,7 +62,7 @@ class Breaking(Wrapper):
     async def send(self, request: Request) -> Reply:
         time = asyncio.get_running_loop().time
         started, deadline = time(), request.call.deadline
-        leave = self._admitted(LEASE_S if deadline is None else deadline - started)
+        leave = self._admitted(request, LEASE_S if deadline is None else deadline - started)
         tell = telemetry.teller()  # an answer ends when the span of the request is no longer the current one
         try:
             reply = await self.inner.send(request)
@@ -83,7 +83,7 @@ class Breaking(Wrapper):
 
         return reply.on_finish(finish)
 
-    def _admitted(self, lease_s: float) -> Pass:
+    def _admitted(self, request: Request, lease_s: float) -> Pass:
         leave = self.circuit.admit(lease_s)
         if leave is None:
             model, wait_s = self.model, self.circuit.retry_after_s
@@ -94,7 +94,7 @@ class Breaking(Wrapper):
                 model=model.name,
                 code=CircuitOpen.kind,
             )
-            refusal.retry_after_s = wait_s
+            refusal.retry_after_s, refusal.attempts = wait_s, request.call.tally.attempts
             raise refusal
         if leave.probe:
             telemetry.event("breaker.half_open", model=self.model.name, reason=self.circuit.reason)

@@ -11,7 +11,7 @@ from .. import telemetry
 from ..errors import AllProvidersFailed, BudgetExceeded, ContextTooLong, InvalidRequest, ProviderError
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import Attempt, EmbedRequest, Model, Request
+from ..types import EmbedRequest, Model, Request
 
 
 class FallbackProvider(ProviderPort):
@@ -40,7 +40,7 @@ class FallbackProvider(ProviderPort):
 
     @override
     async def send(self, request: Request) -> Reply:
-        errors: list[ProviderError] = []
+        request, errors = request.begun(), list[ProviderError]()
         unpaid: BudgetExceeded | None = None
         for provider in self._able(request):
             if errors and not _may_follow(provider, errors, request):
@@ -51,15 +51,13 @@ class FallbackProvider(ProviderPort):
                 unpaid = error
             except ProviderError as error:
                 if not error.passes_on:
-                    error.after(_attempts(errors))
                     raise
                 errors.append(error)
-                request = request.again(error.attempts, "fallback")
+                request = request.on(reason="fallback")
             else:
                 reply.degraded = reply.degraded or provider is not self.providers[0]
-                return reply.follow(_attempts(errors))
+                return reply
         if unpaid is not None:
-            unpaid.attempts = _attempts(errors)
             raise unpaid
         if len(errors) == 1:
             raise errors[0]
@@ -95,7 +93,3 @@ def _may_follow(provider: ProviderPort, errors: Sequence[ProviderError], request
 def _larger(model: Model, window: int | None) -> bool:
     """Whether *model* holds more than *window* tokens, as far as is known."""
     return window is None or model.context_window is None or model.context_window > window
-
-
-def _attempts(errors: Sequence[ProviderError]) -> tuple[Attempt, ...]:
-    return tuple(attempt for error in errors for attempt in error.attempts)

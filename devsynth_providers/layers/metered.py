@@ -14,26 +14,36 @@ from .wrapper import Wrapper
 class Metered(Wrapper):
     """Let an attempt begin only if the request can still pay for the worst it may cost.
 
-    The worst is the whole prompt and as many tokens of answer as were asked for, each of the dearest class. What
-    failed attempts may have cost is in the request already; a model whose price is not known can promise nothing, and
-    is refused.
+    The worst is the whole prompt and as many tokens of answer as were asked for, each of the dearest class; it is set
+    aside until the attempt has ended. What others may have cost, or may yet, is in the request's tally; a model whose
+    price is not known can promise nothing, and is refused.
     """
 
     @override
     async def send(self, request: Request) -> Reply:
         ceiling_usd = request.limits.max_cost_usd
-        if ceiling_usd is not None:
-            self._check(request, round(ceiling_usd * 1_000_000))
-        return await self.inner.send(request)
+        if ceiling_usd is None:
+            return await self.inner.send(request)
+        worst, tally = self._worst_micros(request, round(ceiling_usd * 1_000_000)), request.call.tally
+        tally.hold(worst)
+        try:
+            reply = await self.inner.send(request)
+        except BaseException:
+            tally.hold(-worst)
+            raise
+        return reply.on_finish(lambda *_: tally.hold(-worst))
 
-    def _check(self, request: Request, ceiling_micros: int) -> None:
+    def _worst_micros(self, request: Request, ceiling_micros: int) -> int:
         output_tokens = request.max_tokens if isinstance(request, ChatRequest) else 0
-        worst = self.model.worst_micros(estimate_tokens(request.text), output_tokens)
+        worst, tally = self.model.worst_micros(estimate_tokens(request.text), output_tokens), request.call.tally
+        if worst is not None and tally.spent_micros + worst <= ceiling_micros:
+            return worst
         if worst is None:
-            raise BudgetExceeded(f"{self.model.name} has no known price, and the request has a cost ceiling")
-        if request.call.spent_micros + worst > ceiling_micros:
-            spent = request.call.spent_micros / 1_000_000
-            raise BudgetExceeded(
+            refusal = BudgetExceeded(f"{self.model.name} has no known price, and the request has a cost ceiling")
+        else:
+            refusal = BudgetExceeded(
                 f"{self.model.name} could cost ${worst / 1_000_000:.6f}, of ${ceiling_micros / 1_000_000:.6f} "
-                f"for this request ${spent:.6f} is spent"
+                f"for this request ${tally.spent_micros / 1_000_000:.6f} is spent"
             )
+        refusal.attempts = tally.attempts
+        raise refusal

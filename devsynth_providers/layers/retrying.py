@@ -13,7 +13,7 @@ from ..errors import BudgetExceeded, CircuitOpen, ProviderError
 from ..health import RetryBudget
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import Attempt, Request, Retry
+from ..types import Request, Retry
 from .wrapper import Wrapper
 
 
@@ -40,29 +40,25 @@ class Retrying(Wrapper):
 
     @override
     async def send(self, request: Request) -> Reply:
-        failed: tuple[Attempt, ...] = ()
         error: ProviderError | None = None
-        if self._budget is not None and request.call.attempt == 1:
+        if self._budget is not None and not request.call.tally.begun:
             self._budget.earn(self.retry.budget)
         for attempt in itertools.count(1):
             try:
-                return (await self.inner.send(request)).follow(failed)
+                return await self.inner.send(request)
             except BudgetExceeded:
                 if error is None:
                     raise
                 wait_s = None  # one more try can not be paid: what is to be told is why the last one failed
             except CircuitOpen as refusal:
-                refusal.attempts = failed
                 raise refusal from error
             except ProviderError as caught:
                 error = caught
-                failed += error.attempts
                 wait_s = self._wait_s(attempt, error, request)
             if wait_s is None:
-                error.attempts = failed
                 raise error
             telemetry.event("retry.scheduled", model=self.model.name, reason=error.kind, delay_s=wait_s)
-            request = request.again(error.attempts, "retry")
+            request = request.on(reason="retry")
             await asyncio.sleep(wait_s)
         raise AssertionError("unreachable")
 

@@ -23,24 +23,29 @@ class Traced(Wrapper):
 
     @override
     async def send(self, request: Request) -> Reply:
-        started = asyncio.get_running_loop().time()
+        started, tally = asyncio.get_running_loop().time(), request.call.tally
+        if (number := tally.number()) != request.call.attempt:
+            request = request.on(attempt=number)
         with telemetry.attempt_span(request, self.model) as span:
             try:
                 reply = await self.inner.send(request)
             except BaseException as error:
                 failed = self._attempt(request, started, span.wait_s, error)
+                tally.ended(failed)
                 if isinstance(error, ProviderError):
                     error.provider, error.model = self.model.provider, self.model.name
-                    error.attempts = (failed,)
+                    error.attempts = tally.attempts
                 span.finish(failed, "", error)
                 raise
 
         def finish(reply: Reply, error: BaseException | None) -> None:
             done = self._attempt(request, started, span.wait_s, error, reply)
             reply.usage = done.usage
-            reply.attempts = (*reply.attempts, done)
+            tally.ended(done)
+            reply.attempts = tally.attempts
             span.finish(done, reply.response_model, error)
 
+        reply.attempts = tally.attempts
         return reply.since(started).on_finish(finish)
 
     def _attempt(

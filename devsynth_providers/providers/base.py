@@ -113,7 +113,7 @@ class BaseProvider(Wrapper):
     @override
     async def send(self, request: Request) -> Reply:
         started = asyncio.get_running_loop().time()
-        return (await self._layered.send(request.due(started + self._total_s))).since(started)
+        return (await self._layered.send(request.begun().due(started + self._total_s))).since(started)
 
     async def why_not_direct(self) -> str | None:
         """Why LiteLLM itself sends, in a few words; ``None`` if our own wire does. The first call loads LiteLLM."""

@@ -34,6 +34,7 @@ from .request import (
     take_context,
 )
 from .settings import Network, Retry, Timeouts, Tls
+from .tally import Tally
 
 __all__ = [
     "FREE",
@@ -70,6 +71,7 @@ __all__ = [
     "Retry",
     "Role",
     "Share",
+    "Tally",
     "Timeouts",
     "Tls",
     "ToolCall",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 from typing_extensions import override
 
@@ -14,9 +15,7 @@ from ..errors import InvalidRequest
 from .left_out import MAX_TOKENS, TEMPERATURE
 from .model import Seconds, Share, Usd
 from .options import NOT_PARAMETERS, Options, refuse_near_misses
-
-if TYPE_CHECKING:
-    from .answer import Attempt
+from .tally import Tally
 
 Role = Literal["system", "user", "assistant", "tool"]
 AttemptReason = Literal["primary", "retry", "fallback"]
@@ -116,14 +115,15 @@ class Limits:
 class Call:
     """How far a request has come: filled in by the layers, left alone by callers.
 
-    *deadline* is a moment on the event loop's clock; *spent_micros* is what failed attempts may have cost at most.
+    *deadline* is a moment on the event loop's clock; *attempt* is the number of the one being made, and *reason*
+    why it is made; *tally* is what all of them come to.
     """
 
     id: str = ""
     deadline: float | None = None
     attempt: int = 1
     reason: AttemptReason = "primary"
-    spent_micros: int = 0
+    tally: Tally = field(default_factory=Tally, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +135,7 @@ class Request:
     role: str | None = None
     tags: tuple[str, ...] = ()
     limits: Limits = Limits()
-    call: Call = Call()
+    call: Call = field(default_factory=Call)
 
     @property
     def text(self) -> str:
@@ -161,13 +161,9 @@ class Request:
         own = self.call.deadline
         return self if own is not None and own <= deadline else self.on(deadline=deadline)
 
-    def again(self, failed: Sequence[Attempt], reason: AttemptReason) -> Self:
-        """The same request for another try, after *failed* ones that are to be counted and paid."""
-        return self.on(
-            attempt=self.call.attempt + len(failed),
-            reason=reason,
-            spent_micros=self.call.spent_micros + sum(attempt.worst_micros or 0 for attempt in failed),
-        )
+    def begun(self) -> Self:
+        """The same request as a call of its own, unless it is part of one: whoever is asked first says this."""
+        return self if self.call.id else self.on(id=uuid.uuid4().hex, tally=Tally())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
