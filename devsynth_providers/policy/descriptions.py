@@ -51,6 +51,18 @@ DESCRIPTIONS = {
     "Rule.when": "What a request must be like; all of it must hold. Default: every request.",
     "Rule.models": "Names of models, or tag:WORD for all models with that tag, in the order of the file.",
     "Rule.prefer": "`listed` (the default): in the order of `models`; `cheapest`, `fastest`, `best`; or weights.",
+    "Rule.on_break": "What a stream does that is cut after its first text: `raise` (the default) an error with that "
+    "text, or `continue`: the next model goes on from there, and the answer, the trace and the piece say so.",
+    "Rule.hedge": "Ask the next model too when the first is slow to begin; whoever begins first answers, and both are "
+    "paid. Default: no.",
+    "Rule.coalesce": "Which equal requests of one project, under way at the same time, share one answer. `auto` (the "
+    "default): those that would get the same one, embeddings and temperature 0; `always`; `never`.",
+    "Rule.on_content_filter": "What a model's content policy refuses: `raise` (the default), or `next` to show it to "
+    "the next model.",
+    "Rule.on_auth": "Where a key is refused: ask the `next` model (the default), or `raise`.",
+    "Hedge.after": "How long to wait for the first: p50, p75, p90, p95 (the default) or p99 of its times to the first "
+    "token, as measured of late, or seconds.",
+    "Hedge.max_extra": "The share of requests, 0 to 1, that may be asked twice. Default: 0.05.",
     "max_cost_usd": "USD that the request may cost in the worst case, over all attempts. Default: no ceiling.",
     "max_expected_cost_usd": "USD that one answer of the expected length may cost. Default: no ceiling.",
     "max_latency_s": "Seconds in which the whole answer should be there; models whose estimate misses it are not "

@@ -71,6 +71,10 @@ class Policy:
                 f"no model of rule {rule.name!r} of policy {self.name!r} can take this request{for_whom}", rejected
             )
         in_order, explored = ordered(candidates, rule.prefer, self.explore, conditions.draw)
+        preferred = in_order[0].model.name
+        if any(each.code == "unhealthy" for each in rejected):
+            all_well, _ = judge(entries, facts, limits, replace(conditions, unhealthy={}), allowed)
+            preferred = ordered(all_well, rule.prefer, 0, None)[0][0].model.name
         return Plan(
             policy=self.name,
             rule=rule.name,
@@ -82,6 +86,8 @@ class Policy:
             limits=limits,
             expected_output_tokens=facts.expected_output_tokens,
             explored=explored,
+            preferred=preferred,
+            conduct=rule,
         )
 
     @property

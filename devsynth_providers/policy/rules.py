@@ -12,7 +12,7 @@ from annotated_types import Ge, Len, MinLen
 from typing_extensions import override
 
 from ..errors import ConfigurationError
-from ..types import STRICT, Ability, Limits
+from ..types import STRICT, Ability, Conduct, Limits
 from .facts import Conditions, Facts
 
 Order = Literal["listed", "cheapest", "fastest", "best"]
@@ -196,8 +196,8 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule(Limits):
-    """For requests like *when*, ask *models*, ordered as *prefer* says, within these limits."""
+class Rule(Limits, Conduct):
+    """For requests like *when*, ask *models*, ordered as *prefer* says, within these limits, by this conduct."""
 
     __pydantic_config__: ClassVar = STRICT
 

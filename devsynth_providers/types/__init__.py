@@ -1,6 +1,7 @@
 """The values that travel: what is asked, of which model, what was decided, and what came back. All frozen."""
 
 from .answer import Attempt, Chunk, Response, ToolCallPart, Vector, assemble, total_cost
+from .conduct import Conduct, Hedge, Quantile
 from .identity import Identity
 from .left_out import MAX_TOKENS, TEMPERATURE, left_out
 from .model import (
@@ -49,10 +50,12 @@ __all__ = [
     "Candidate",
     "ChatRequest",
     "Chunk",
+    "Conduct",
     "Context",
     "CostBasis",
     "EmbedRequest",
     "Evidence",
+    "Hedge",
     "Identity",
     "Latency",
     "LatencyBasis",
@@ -64,6 +67,7 @@ __all__ = [
     "Parameters",
     "Plan",
     "Price",
+    "Quantile",
     "Rates",
     "Rejection",
     "Request",

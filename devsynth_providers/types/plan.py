@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from typing_extensions import override
 
+from .conduct import Conduct
 from .model import Model
 from .request import Limits
 
@@ -61,6 +62,10 @@ class Plan:
     expected_output_tokens: int = 0
     explored: bool = False
     """Whether the first model is only first for once, so that something is learnt of its speed."""
+    preferred: str | None = None
+    """The model that would be first if none were left alone for having failed of late."""
+    conduct: Conduct = Conduct()
+    """What is done where a model is slow, breaks off or refuses: what the rule says of it."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -78,6 +83,8 @@ class Plan:
         limits = [f"{name} {value:g}" for name, value in self.limits.given.items()]
         if limits:
             lines.append("limits: " + ", ".join(limits))
+        if conduct := self.conduct.unusual:
+            lines.append("conduct: " + ", ".join(f"{name} {value}" for name, value in conduct.items()))
         width = max((len(name) for name in (*self.models, *(r.model for r in self.rejected))), default=0)
         dearest = max((len(_cost(each)) for each in self.candidates), default=0)
         for number, each in enumerate(self.candidates, 1):

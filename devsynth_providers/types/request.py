@@ -18,7 +18,7 @@ from .options import NOT_PARAMETERS, Options, refuse_near_misses
 from .tally import Tally
 
 Role = Literal["system", "user", "assistant", "tool"]
-AttemptReason = Literal["primary", "retry", "fallback"]
+AttemptReason = Literal["primary", "retry", "fallback", "hedge", "continuation"]
 
 _ROLES = frozenset(("system", "user", "assistant", "tool"))
 

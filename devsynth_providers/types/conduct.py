@@ -1,0 +1,53 @@
+"""How a plan is carried out where a model is slow, breaks off or refuses: what a rule says beside whom to ask."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from ..errors import ConfigurationError
+from .model import STRICT, PositiveSeconds, Share
+
+Quantile = Literal["p50", "p75", "p90", "p95", "p99"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hedge:
+    """Ask the next model too, when the first has not begun after so long; whoever begins first answers.
+
+    *after* is a share of the model's own answers, as measured of late, or seconds. *max_extra* is the share of a
+    router's requests that may be asked twice for it.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    after: Quantile | PositiveSeconds = "p95"
+    max_extra: Share = 0.05
+
+    def __post_init__(self) -> None:
+        if isinstance(self.after, int | float) and not 0 < self.after < math.inf:
+            raise ConfigurationError(f"hedge: after is p50, p75, p90, p95, p99, or seconds, not {self.after!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """*on_break* says what a stream does that is cut after its first text, *coalesce* which of equal requests under way
+    share one answer (``auto``: those that would get the same one), *on_content_filter* whether a prompt that one model
+    refuses is shown to the next, *on_auth* whether the next is asked where a key is refused."""
+
+    on_break: Literal["raise", "continue"] = "raise"
+    hedge: Hedge | None = None
+    coalesce: Literal["auto", "always", "never"] = "auto"
+    on_content_filter: Literal["raise", "next"] = "raise"
+    on_auth: Literal["next", "raise"] = "next"
+
+    @property
+    def unusual(self) -> dict[str, str]:
+        """What is not as it is where a rule says nothing, in words for people."""
+        told = {
+            each.name: getattr(self, each.name) for each in fields(Conduct) if getattr(self, each.name) != each.default
+        }
+        if self.hedge is not None:
+            told["hedge"] = f"after {self.hedge.after}" + (" s" if not isinstance(self.hedge.after, str) else "")
+        return told
