@@ -13,6 +13,7 @@ from types import MappingProxyType
 from .errors import ConfigurationError, NoModelFits, NotConfigured
 from .health import Circuit, Health, RetryBudget
 from .layers.breaking import Breaking
+from .layers.fallback import FallbackProvider
 from .layers.limited import Limited
 from .layers.matched import Matched
 from .layers.metered import Metered
@@ -102,6 +103,10 @@ class Deployment:
             raise
         self.shadow.compare(facts, conditions, plan)
         return plan
+
+    def chain(self, plan: Plan) -> ProviderPort:
+        """Whoever carries *plan* out, innermost first, each with the reason for its place."""
+        return FallbackProvider([self.stacks[name] for name in plan.models], stops_at=plan.conduct.stops_at)
 
     @property
     def model(self) -> Model:

@@ -18,7 +18,6 @@ from .decisions import DecisionLog, Note
 from .deployment import Deployer, Deployment, Deployments, checked
 from .errors import ConfigurationError, DevSynthError
 from .health import Health
-from .layers.fallback import FallbackProvider
 from .limits import Limiter
 from .measured import Measured
 from .patience import Nobody, Patience, choose
@@ -160,15 +159,14 @@ class Router(ProviderPort):
             plan = await patience.plan()
             note.decided(plan)
             span.decided(plan)
-            chain = FallbackProvider([deployment.stacks[name] for name in plan.models])
             if plan.limits != request.limits:
                 request = replace(request, limits=plan.limits)
             try:
-                reply = await chain.send(request)
+                reply = await deployment.chain(plan).send(request)
             except DevSynthError as error:
                 failure = error
             else:
-                reply.plan = plan
+                reply.plan, reply.degraded = plan, reply.model.name != plan.preferred
                 return reply
             request = patience.again(request, failure)
 

@@ -16,6 +16,7 @@ from devsynth_providers import (
     ChatRequest,
     Chunk,
     ConfigurationError,
+    ContentFiltered,
     ContextTooLong,
     EmbedRequest,
     FallbackProvider,
@@ -250,6 +251,23 @@ class TestFallback:
             await ask(FallbackProvider(chain))
         assert second.requests == []
         assert [attempt.number for attempt in caught.value.attempts] == [1, 2]
+
+    async def test_what_a_content_policy_refused_is_shown_to_others_only_where_that_is_said(self, ask: Ask) -> None:
+        def chain(stops_at: tuple[str, ...] | None = None) -> FallbackProvider:
+            providers = [ScriptedProvider(ContentFiltered("no")), ScriptedProvider("b")]
+            return FallbackProvider(providers) if stops_at is None else FallbackProvider(providers, stops_at=stops_at)
+
+        assert await ask(chain(())) == "b"
+        with pytest.raises(ContentFiltered):
+            await ask(chain())
+
+    async def test_a_refused_key_ends_it_where_that_is_said(self, ask: Ask) -> None:
+        second = ScriptedProvider("b")
+        with pytest.raises(AuthenticationError):
+            await ask(
+                FallbackProvider([ScriptedProvider(AuthenticationError("no")), second], stops_at=("authentication",))
+            )
+        assert second.requests == []
 
     async def test_a_bug_is_not_hidden(self, ask: Ask) -> None:
         with pytest.raises(TypeError):

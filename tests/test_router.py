@@ -18,6 +18,7 @@ from devsynth_providers import (
     AuthenticationError,
     ChatRequest,
     ConfigurationError,
+    ContentFiltered,
     Message,
     Model,
     NoModelFits,
@@ -55,6 +56,26 @@ def two(first: ScriptedProvider, second: ScriptedProvider, **options: Any) -> Ro
 
 async def test_the_first_model_of_the_plan_answers(ask: Ask) -> None:
     assert await ask(two(ScriptedProvider("from a"), ScriptedProvider("from b"))) == "from a"
+
+
+async def test_an_answer_is_degraded_while_a_model_that_would_be_asked_first_is_left_alone(ask: Ask) -> None:
+    refused = AuthenticationError("no", status=401)
+    first, second = ScriptedProvider(refused, model=model("a")), ScriptedProvider("x", "y", model=model("b"))
+    router = Router(policy(model("a"), model("b")), {"a": first, "b": second})
+    assert await ask(router) == "x"
+    answer = await router.complete("hi")
+    assert answer.plan is not None
+    assert (answer.plan.models, answer.plan.preferred, answer.degraded) == (("b",), "a", True)
+
+
+async def test_a_rule_says_whether_other_models_see_what_one_has_refused(ask: Ask) -> None:
+    def router(**rule: Any) -> Router:
+        first, second = ScriptedProvider(ContentFiltered("no")), ScriptedProvider("from b")
+        return Router(policy(model("a"), model("b"), **rule), {"a": first, "b": second})
+
+    with pytest.raises(ContentFiltered):
+        await ask(router())
+    assert await ask(router(on_content_filter="next")) == "from b"
 
 
 async def test_an_answer_tells_how_it_came_about() -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from typing_extensions import override
 
 from .. import telemetry
-from ..errors import AllProvidersFailed, BudgetExceeded, ContextTooLong, InvalidRequest, ProviderError
+from ..errors import (
+    AllProvidersFailed,
+    BudgetExceeded,
+    ContentFiltered,
+    ContextTooLong,
+    InvalidRequest,
+    ProviderError,
+)
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import EmbedRequest, Model, Request
@@ -17,16 +24,20 @@ from ..types import EmbedRequest, Model, Request
 class FallbackProvider(ProviderPort):
     """Ask each provider in turn until one begins to answer.
 
-    An error that every provider would repeat (``passes_on`` is false) is raised at once. After ``ContextTooLong``
-    only larger windows are asked. Vectors come from one vector space: an embedding passes on only to providers
-    of the same model. When all have failed, ``AllProvidersFailed`` holds one error for each; if only one could be
-    asked, its own error is raised.
+    An error that every provider would repeat (``passes_on`` is false) is raised at once, and so is one of a kind in
+    *stops_at*; what a content policy refused (``content_filtered``) goes on where that is not in it. After
+    ``ContextTooLong`` only larger windows are asked. Vectors come from one vector space: an embedding passes on only to
+    providers of the same model. When all have failed, ``AllProvidersFailed`` holds one error for each; if only one
+    could be asked, its own error is raised.
     """
 
-    def __init__(self, providers: Sequence[ProviderPort]) -> None:
+    def __init__(
+        self, providers: Sequence[ProviderPort], *, stops_at: Collection[str] = (ContentFiltered.kind,)
+    ) -> None:
         if not providers:
             raise InvalidRequest("FallbackProvider needs at least one provider")
         self.providers = tuple(providers)
+        self._stops_at = stops_at
 
     @property
     @override
@@ -50,7 +61,7 @@ class FallbackProvider(ProviderPort):
             except BudgetExceeded as error:
                 unpaid = error
             except ProviderError as error:
-                if not error.passes_on:
+                if not self._passes_on(error):
                     raise
                 errors.append(error)
                 request = request.on(reason="fallback")
@@ -62,6 +73,9 @@ class FallbackProvider(ProviderPort):
         if len(errors) == 1:
             raise errors[0]
         raise AllProvidersFailed(f"All providers failed. Last error: {errors[-1]}", errors)
+
+    def _passes_on(self, error: ProviderError) -> bool:
+        return (error.passes_on or isinstance(error, ContentFiltered)) and error.kind not in self._stops_at
 
     def _able(self, request: Request) -> tuple[ProviderPort, ...]:
         if isinstance(request, EmbedRequest):

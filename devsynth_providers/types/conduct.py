@@ -43,6 +43,12 @@ class Conduct:
     on_auth: Literal["next", "raise"] = "next"
 
     @property
+    def stops_at(self) -> frozenset[str]:
+        """The kinds of errors after which no other model is asked, of those that are for the policy to say."""
+        stops = {"content_filtered": self.on_content_filter == "raise", "authentication": self.on_auth == "raise"}
+        return frozenset(kind for kind, stop in stops.items() if stop)
+
+    @property
     def unusual(self) -> dict[str, str]:
         """What is not as it is where a rule says nothing, in words for people."""
         told = {
