@@ -1,0 +1,86 @@
+"""diskcache without what can be used against its owner: no pickle, and no file that a row of the database names.
+
+diskcache as it comes unpickles what it finds, opens files whose paths stand in its database, and deletes them
+(CVE-2025-69872, of which no fixed release is known; its ``JSONDisk`` changes only how values are written). Here a row
+is bytes and nothing else, and whatever is not that is refused. Whether the bytes are ours is for the cache to find out.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import diskcache  # type: ignore[import-untyped]
+from diskcache import core
+from typing_extensions import override
+
+DATABASE = "cache.db"
+_SETTINGS = frozenset((*core.DEFAULT_SETTINGS, *core.METADATA))
+_OBJECTS = frozenset(
+    (
+        *("Settings", "Cache", "sqlite_autoindex_Settings_1"),
+        *("Cache_key_raw", "Cache_expire_time", "Cache_store_time", "Cache_access_time"),
+        *("Settings_count_insert", "Settings_count_delete"),
+        *("Settings_size_insert", "Settings_size_update", "Settings_size_delete"),
+    )
+)
+
+
+class Refused(Exception):
+    """What stands in the database is not of the kind that we put there."""
+
+
+class StrictDisk(diskcache.Disk):  # type: ignore[misc]
+    """Keys are text, values are bytes in the row itself."""
+
+    @override
+    def put(self, key: Any) -> tuple[str, bool]:
+        if not isinstance(key, str):
+            raise Refused("a key is text")
+        return key, True
+
+    @override
+    def get(self, key: Any, raw: Any) -> str:
+        if not isinstance(key, str):
+            raise Refused("a key is text")
+        return key
+
+    @override
+    def store(self, value: Any, read: bool, key: Any = None) -> tuple[int, int, None, bytes]:
+        if read or not isinstance(value, bytes):
+            raise Refused("a value is bytes")
+        return len(value), core.MODE_RAW, None, value
+
+    @override
+    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> bytes:
+        if mode != core.MODE_RAW or filename is not None or read or not isinstance(value, bytes):
+            raise Refused("a row that is not bytes")
+        return value
+
+    @override
+    def filename(self, key: Any = None, value: Any = None) -> tuple[str, str]:
+        raise Refused("no value is kept in a file")
+
+    @override
+    def remove(self, file_path: Any) -> None:
+        """Nothing: there are no files, and what a row calls one is somebody else's."""
+
+
+def inspect(directory: Path) -> None:
+    """Raise ``Refused`` if the database in *directory* has tables, triggers or settings that diskcache does not make:
+    it would carry them out. ``sqlite3.DatabaseError`` if it is none. Where there is no database, all is well."""
+    file = directory / DATABASE
+    if not file.exists():
+        return
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
+        database.execute("PRAGMA trusted_schema = OFF")
+        objects = database.execute("SELECT name, sql FROM sqlite_master").fetchall()
+        if strange := {name for name, _ in objects} - _OBJECTS:
+            raise Refused(f"the database has {', '.join(sorted(map(str, strange)))[:100]}, which we did not make")
+        if not objects:
+            return  # another process is making it
+        for key, value in database.execute("SELECT key, value FROM Settings"):
+            if key not in _SETTINGS or not isinstance(value, int | str) or not str(value).replace("-", "").isalnum():
+                raise Refused("the database has settings that we did not make")
