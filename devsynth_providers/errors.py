@@ -7,6 +7,7 @@ DevSynthError
 ├── InvalidRequest            the caller's arguments are wrong (also a ValueError)
 ├── NoModelFits               no model of the rule meets the request's limits; says why, for each
 ├── BudgetExceeded            the next attempt could cost more than is left
+├── LedgerUnavailable         what is spent can not be written down: nothing that is to be paid for is asked
 └── ProviderError             a model was asked and failed    same model again?  next model?  may be billed?
     ├── RateLimitError                                               yes            yes          no
     │   └── LimitReached      our own limit: nothing was sent        no             yes          no
@@ -165,6 +166,12 @@ class BudgetExceeded(DevSynthError):
 
     kind = "budget_exceeded"
     attempts: tuple[Attempt, ...] = ()
+
+
+class LedgerUnavailable(DevSynthError):
+    """The ledger can not be written, and a budget has to hold: no model was called."""
+
+    kind = "ledger_unavailable"
 
 
 class RateLimitError(ProviderError):

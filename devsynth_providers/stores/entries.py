@@ -1,0 +1,107 @@
+"""What is written into a ledger: an attempt before it is made, the accounts it is paid from, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from typing import Literal, NamedTuple, Protocol
+
+from ..types import CostBasis, Usage
+
+Period = Literal["hour", "day", "week", "month", "total"]
+
+
+class Purse(NamedTuple):
+    """An account that an attempt is paid from in one span of time, with its limit there. ``project:billing`` is one
+    account, and ``2026-11-26`` one span."""
+
+    account: str
+    period: str
+    limit_micros: int
+
+
+class Spent(NamedTuple):
+    """The purse that has too little left, and how much of it is spent, or reserved for attempts under way."""
+
+    purse: Purse
+    spent_micros: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One attempt, before it is made. *call* and *attempt* name it: there is one entry for both. *worst_micros* is what
+    it may cost at most, and *lease_s* how long it may take."""
+
+    call: str
+    attempt: int
+    provider: str
+    model: str
+    worst_micros: int
+    lease_s: float
+    project: str | None = None
+    role: str | None = None
+    task: str | None = None
+    policy: str = ""
+    rule: str = ""
+    tags: tuple[str, ...] = ()
+    reason: str = "primary"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of it. *cost_micros* is ``None`` where the price is not known: then what was reserved stays spent."""
+
+    cost_micros: int | None
+    basis: CostBasis
+    usage: Usage = Usage()
+    error: str | None = None
+    latency_s: float = 0.0
+    first_token_s: float | None = None
+    finish_reason: str | None = None
+
+
+class Ledger(Protocol):
+    """Reserve, settle, recover. Whoever implements it never lets a purse be overrun, by any number of tasks, threads
+    and processes, settles an entry once, and keeps what it has acknowledged."""
+
+    async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Spent | None:
+        """Write *entry* down and take its worst case out of all *purses*, or, if one has too little, do neither and
+        say which. Raises ``LedgerUnavailable`` if it can not be written."""
+
+    async def settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
+        """Put what it has really cost in place of the worst case. False if it was settled before, or is not there."""
+
+    async def spent_micros(self, purse: Purse) -> int:
+        """What is spent of *purse*, with what is reserved."""
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+
+
+def period_of(per: Period, now: datetime, zone: tzinfo) -> str:
+    """The name of the span of time that *now* is in, by the clocks of *zone*: weeks begin on Mondays (ISO 8601)."""
+    there = now.astimezone(zone)
+    if per == "total":
+        return "total"
+    if per == "week":
+        year, week, _ = there.isocalendar()
+        return f"{year}-W{week:02}"
+    if per == "hour":  # with the offset: the hour that clocks go back is there twice
+        return there.strftime("%Y-%m-%dT%H%z")
+    return there.strftime({"day": "%Y-%m-%d", "month": "%Y-%m"}[per])
+
+
+def ends_at(per: Period, now: datetime, zone: tzinfo) -> datetime | None:
+    """When the span of time ends that *now* is in; ``None`` if never."""
+    there = now.astimezone(zone)
+    if per == "total":
+        return None
+    if per == "hour":
+        return there.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    day = there.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    if per == "day":
+        return day + timedelta(days=1)
+    if per == "week":
+        return day + timedelta(days=7 - there.weekday())
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)

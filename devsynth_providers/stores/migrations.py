@@ -1,0 +1,53 @@
+"""How a ledger's file came to be what it is: each step once, in order. A step that has been released never changes."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE entries (
+            id INTEGER PRIMARY KEY,
+            call TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('reserved', 'settled', 'estimated')),
+            at REAL NOT NULL,
+            until REAL NOT NULL,
+            process TEXT NOT NULL,
+            reserved_micros INTEGER NOT NULL CHECK (reserved_micros >= 0),
+            cost_micros INTEGER CHECK (cost_micros >= 0),
+            basis TEXT,
+            purses TEXT NOT NULL,
+            provider TEXT NOT NULL,
+            model TEXT NOT NULL,
+            project TEXT,
+            role TEXT,
+            task TEXT,
+            policy TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            tags TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            input_tokens INTEGER,
+            output_tokens INTEGER,
+            cached_input_tokens INTEGER,
+            cache_write_tokens INTEGER,
+            reasoning_tokens INTEGER,
+            usage_estimated INTEGER,
+            error TEXT,
+            latency_s REAL,
+            first_token_s REAL,
+            finish_reason TEXT,
+            UNIQUE (call, attempt)
+        )
+        """,
+        "CREATE INDEX entries_at ON entries (at)",
+        "CREATE INDEX entries_reserved ON entries (process) WHERE state = 'reserved'",
+        """
+        CREATE TABLE balances (
+            account TEXT NOT NULL,
+            period TEXT NOT NULL,
+            micros INTEGER NOT NULL,
+            PRIMARY KEY (account, period)
+        ) WITHOUT ROWID
+        """,
+    ),
+)

@@ -1,0 +1,36 @@
+"""Which process this is, so that others can tell later whether it is still there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+
+def identity() -> str:
+    """This process, by host, number and moment of its beginning: numbers are given again."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_began(os.getpid())}"
+
+
+def gone(process: str) -> bool:
+    """Whether *process*, an ``identity``, has ended for certain; one of another host never is."""
+    host, number, began = process.rsplit("/", 2)
+    if host != socket.gethostname() or not number.isdecimal():
+        return False
+    pid = int(number)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # it is somebody else's
+    return began != _began(pid)
+
+
+def _began(pid: int) -> str:
+    """When *pid* began, in ticks since the machine did; empty where the system does not tell."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return ""
+    return told.rpartition(")")[2].split()[19]

@@ -1,0 +1,207 @@
+"""A ledger in one SQLite file, for all the processes of one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import ConfigurationError, LedgerUnavailable
+from .entries import Entry, Outcome, Purse, Spent
+from .migrations import MIGRATIONS
+from .process import gone, identity
+from .worker import Worker
+
+T = TypeVar("T")
+
+LOCKED_S = 5.0
+"""How long to wait for other processes that write, each for less than a millisecond; then it is not written."""
+
+
+class SqliteLedger:
+    """Keeps entries and balances in *file*, in write-ahead mode: what it has acknowledged outlives the process.
+
+    A balance is what is spent and what is reserved; one ``UPDATE`` with the limit in its condition decides whether an
+    attempt may begin. What a process that has ended left reserved is counted as spent in full when the file is opened
+    next, and by ``recover``. Any thread and event loop may use it; a child that was forked has
+    a connection of its own. *clock* tells the time of day.
+    """
+
+    def __init__(self, file: str | Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.file = Path(file)
+        self._clock = clock
+        self._worker = Worker("devsynth-ledger")
+        self._database: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._process = identity()
+
+    async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Spent | None:
+        return await self._done(lambda: self._reserve(entry, purses))
+
+    async def settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
+        return await self._done(lambda: self._settle(call, attempt, outcome))
+
+    async def spent_micros(self, purse: Purse) -> int:
+        return await self._done(lambda: self._balance(self._opened(), purse))
+
+    async def recover(self) -> int:
+        """Count as spent in full what processes that have ended left reserved; how many entries that were."""
+        return await self._done(lambda: self._recover(self._opened()))
+
+    async def aclose(self) -> None:
+        await self._worker.done(self._close)
+        self._worker.close()
+
+    async def _done(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._worker.done(work)
+        except sqlite3.Error as error:
+            why = str(error)
+        raise LedgerUnavailable(f"the ledger {self.file} can not be used: {why}")
+
+    def _reserve(self, entry: Entry, purses: Sequence[Purse]) -> Spent | None:
+        now = self._clock()
+        with self._writing() as database:
+            for purse in purses:
+                database.execute("INSERT OR IGNORE INTO balances VALUES (?, ?, 0)", (purse.account, purse.period))
+                taken = database.execute(
+                    "UPDATE balances SET micros = micros + ?1 WHERE account = ?2 AND period = ?3 AND micros + ?1 <= ?4",
+                    (entry.worst_micros, purse.account, purse.period, purse.limit_micros),
+                )
+                if taken.rowcount != 1:
+                    spent = self._balance(database, purse)
+                    database.execute("ROLLBACK")
+                    return Spent(purse, spent)
+            database.execute(
+                "INSERT INTO entries (state, call, attempt, at, until, process, reserved_micros, purses, provider,"
+                " model, project, role, task, policy, rule, tags, reason)"
+                f" VALUES ('reserved', {', '.join('?' * 16)})",
+                (
+                    *(entry.call, entry.attempt, now, now + entry.lease_s, self._process, entry.worst_micros),
+                    json.dumps([purse[:2] for purse in purses]),
+                    *(entry.provider, entry.model, entry.project, entry.role, entry.task),
+                    *(entry.policy, entry.rule, json.dumps(entry.tags), entry.reason),
+                ),
+            )
+        return None
+
+    def _settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
+        state = "estimated" if outcome.basis in ("estimated", "unknown") else "settled"
+        with self._writing() as database:
+            found = database.execute(
+                "UPDATE entries SET state = ?, cost_micros = coalesce(?, reserved_micros), basis = ?, input_tokens = ?,"
+                " output_tokens = ?, cached_input_tokens = ?, cache_write_tokens = ?, reasoning_tokens = ?,"
+                " usage_estimated = ?, error = ?, latency_s = ?, first_token_s = ?, finish_reason = ?"
+                " WHERE call = ? AND attempt = ? AND state = 'reserved'"
+                " RETURNING cost_micros - reserved_micros, purses",
+                (
+                    *(state, outcome.cost_micros, outcome.basis, *astuple(outcome.usage), outcome.error),
+                    *(outcome.latency_s, outcome.first_token_s, outcome.finish_reason, call, attempt),
+                ),
+            ).fetchall()
+            for difference, purses in found:
+                _add(database, difference, purses)
+        return bool(found)
+
+    def _balance(self, database: sqlite3.Connection, purse: Purse) -> int:
+        row = database.execute(
+            "SELECT micros FROM balances WHERE account = ? AND period = ?", (purse.account, purse.period)
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def _recover(self, database: sqlite3.Connection) -> int:
+        """Their worst case is what has been taken out for them already: it only becomes what they have cost."""
+        now = self._clock()
+        held = database.execute("SELECT DISTINCT process FROM entries WHERE state = 'reserved'").fetchall()
+        ended = [process for (process,) in held if process != self._process and gone(process)]
+        recovered = 0
+        for process in ended:
+            recovered += database.execute(
+                "UPDATE entries SET state = 'estimated', cost_micros = reserved_micros, basis = 'estimated',"
+                " error = 'process_ended', latency_s = max(0, ? - at) WHERE state = 'reserved' AND process = ?",
+                (now, process),
+            ).rowcount
+        return recovered
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that no other process writes beside; what is not whole is not there."""
+        database = self._opened()
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            yield database
+            if database.in_transaction:
+                database.execute("COMMIT")
+        except BaseException:
+            self._undo(database)
+            raise
+
+    def _undo(self, database: sqlite3.Connection) -> None:
+        """Not even that may fail: a connection that is closed has undone what it began."""
+        try:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+        except sqlite3.Error:
+            database.close()
+            self._database = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None or self._pid != os.getpid():
+            self._pid, self._process = os.getpid(), identity()
+            self._database = self._open()
+        return self._database
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise sqlite3.OperationalError(error.strerror or type(error).__name__) from None
+        database = sqlite3.connect(self.file, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
+        try:
+            database.execute("PRAGMA trusted_schema = OFF")
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")  # a process that is killed loses nothing by it
+            self._migrate(database)
+            self._recover(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _migrate(self, database: sqlite3.Connection) -> None:
+        """Bring an older file up to date, in one transaction; refuse one that a newer version has made."""
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version > len(MIGRATIONS):
+                raise ConfigurationError(
+                    f"the ledger {self.file} is of version {version}, from a newer devsynth_providers; this one knows "
+                    f"{len(MIGRATIONS)}: update it, or name another file"
+                )
+            for step in MIGRATIONS[version:]:
+                for statement in step:
+                    database.execute(statement)
+            database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None and self._pid == os.getpid():
+            database.close()
+
+
+def _add(database: sqlite3.Connection, micros: int, purses: str) -> None:
+    for account, period in json.loads(purses):
+        database.execute(
+            "UPDATE balances SET micros = micros + ? WHERE account = ? AND period = ?", (micros, account, period)
+        )

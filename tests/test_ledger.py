@@ -1,0 +1,346 @@
+"""The ledger: no purse is overrun, no entry is settled twice, and what was acknowledged is there after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devsynth_providers import ConfigurationError, Usage
+from devsynth_providers.errors import LedgerUnavailable
+from devsynth_providers.stores.entries import Entry, Outcome, Purse, Spent, ends_at, period_of
+from devsynth_providers.stores.sqlite_ledger import SqliteLedger
+
+PURSE = Purse("project:billing", "2026-11-26", 1000)
+PAID = Outcome(cost_micros=10, basis="computed", usage=Usage(3, 4))
+
+
+def entry(call: str = "c", attempt: int = 1, worst: int = 100, **facts: Any) -> Entry:
+    facts = {"provider": "openai", "model": "m", "lease_s": 60.0, **facts}
+    return Entry(call=call, attempt=attempt, worst_micros=worst, **facts)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "books" / "ledger.db"
+
+
+def rows(file: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(file)) as database:
+        return database.execute(sql).fetchall()
+
+
+def adds_up(file: Path) -> None:
+    """Every balance is the sum of what its entries have cost, or may yet cost."""
+    expected: dict[tuple[str, str], int] = {}
+    for purses, state, reserved, cost in rows(file, "SELECT purses, state, reserved_micros, cost_micros FROM entries"):
+        for account, period in json.loads(purses):
+            micros = reserved if state == "reserved" else cost
+            expected[account, period] = expected.get((account, period), 0) + micros
+    balances = {(account, period): micros for account, period, micros in rows(file, "SELECT * FROM balances")}
+    assert {key: micros for key, micros in balances.items() if micros} == {k: m for k, m in expected.items() if m}
+
+
+class TestReserve:
+    async def test_takes_the_worst_case_out_of_every_purse(self, file: Path) -> None:
+        ledger, other = SqliteLedger(file), Purse("router", "total", 5000)
+        assert await ledger.reserve(entry(worst=400), [PURSE, other]) is None
+        assert [await ledger.spent_micros(purse) for purse in (PURSE, other)] == [400, 400]
+        await ledger.aclose()
+
+    async def test_refuses_what_one_purse_has_too_little_for_and_takes_nothing(self, file: Path) -> None:
+        ledger, small = SqliteLedger(file), Purse("role:intern", "total", 50)
+        assert await ledger.reserve(entry(worst=60), [PURSE, small]) == Spent(small, 0)
+        assert [await ledger.spent_micros(purse) for purse in (PURSE, small)] == [0, 0]
+        assert rows(file, "SELECT count(*) FROM entries") == [(0,)]
+        await ledger.aclose()
+
+    async def test_fills_a_purse_to_its_limit_and_not_beyond(self, file: Path) -> None:
+        ledger = SqliteLedger(file)
+        told = [await ledger.reserve(entry(f"c{n}", worst=300), [PURSE]) for n in range(5)]
+        assert told == [None, None, None, Spent(PURSE, 900), Spent(PURSE, 900)]
+        assert await ledger.reserve(entry("last", worst=100), [PURSE]) is None
+        await ledger.aclose()
+
+    async def test_of_an_attempt_that_is_there_already_is_refused_whole(self, file: Path) -> None:
+        ledger = SqliteLedger(file)
+        await ledger.reserve(entry(), [PURSE])
+        with pytest.raises(LedgerUnavailable):
+            await ledger.reserve(entry(), [PURSE])
+        assert await ledger.spent_micros(PURSE) == 100
+        await ledger.aclose()
+
+
+class TestSettle:
+    async def test_puts_the_cost_in_place_of_the_worst_case(self, file: Path) -> None:
+        ledger = SqliteLedger(file)
+        await ledger.reserve(entry(project="billing", role="dev", rule="r", tags=("a", "b"), reason="retry"), [PURSE])
+        assert await ledger.settle("c", 1, PAID)
+        assert await ledger.spent_micros(PURSE) == 10
+        assert rows(
+            file,
+            "SELECT state, cost_micros, basis, input_tokens, output_tokens, usage_estimated, project, tags, reason"
+            " FROM entries",
+        ) == [("settled", 10, "computed", 3, 4, 0, "billing", '["a", "b"]', "retry")]
+        await ledger.aclose()
+
+    async def test_happens_once(self, file: Path) -> None:
+        ledger = SqliteLedger(file)
+        await ledger.reserve(entry(), [PURSE])
+        assert [await ledger.settle("c", 1, PAID) for _ in range(3)] == [True, False, False]
+        assert not await ledger.settle("unknown", 1, PAID)
+        assert await ledger.spent_micros(PURSE) == 10
+        await ledger.aclose()
+
+    async def test_without_a_known_price_keeps_what_was_reserved(self, file: Path) -> None:
+        ledger = SqliteLedger(file)
+        await ledger.reserve(entry(), [PURSE])
+        await ledger.settle("c", 1, Outcome(cost_micros=None, basis="unknown"))
+        assert await ledger.spent_micros(PURSE) == 100
+        await ledger.aclose()
+
+    async def test_belongs_to_the_period_in_which_it_was_reserved(self, file: Path) -> None:
+        ledger, tomorrow = SqliteLedger(file), Purse("project:billing", "2026-11-27", 1000)
+        await ledger.reserve(entry(), [PURSE])
+        await ledger.reserve(entry("next"), [tomorrow])
+        await ledger.settle("c", 1, PAID)
+        assert [await ledger.spent_micros(purse) for purse in (PURSE, tomorrow)] == [10, 100]
+        await ledger.aclose()
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 500), st.integers(0, 700), st.booleans()), max_size=30))
+    def test_whatever_comes_the_balance_is_the_sum_of_the_entries(
+        self, tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, int, bool]]
+    ) -> None:
+        file = tmp_path_factory.mktemp("l") / "ledger.db"
+
+        async def work() -> None:
+            ledger = SqliteLedger(file)
+            worst_of: dict[int, int] = {}
+            for call, worst, cost, settles in steps:
+                if settles:
+                    cost_micros = min(cost, worst_of.get(call, 0))
+                    await ledger.settle(f"{call}", 1, Outcome(cost_micros=cost_micros, basis="computed"))
+                elif call not in worst_of and await ledger.reserve(entry(f"{call}", worst=worst), [PURSE]) is None:
+                    worst_of[call] = worst
+                assert await ledger.spent_micros(PURSE) <= PURSE.limit_micros
+            await ledger.spent_micros(PURSE)
+            await ledger.aclose()
+
+        asyncio.run(work())
+        adds_up(file)
+
+
+class TestManyAtOnce:
+    def test_processes_and_tasks_never_overrun_a_purse(self, file: Path) -> None:
+        """4 processes, 50 tasks each, on a purse for 16 calls: 16 begin."""
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(4) as pool:
+            begun = pool.starmap(_spend, [(str(file), number) for number in range(4)])
+        assert sum(begun) == 16
+        assert rows(file, "SELECT micros FROM balances") == [(1600,)]
+        adds_up(file)
+
+    async def test_threads_with_loops_of_their_own_do_not_either(self, file: Path) -> None:
+        ledger, purse = SqliteLedger(file), Purse("router", "total", 1600)
+
+        def spend(number: int) -> int:
+            async def work() -> int:
+                told = [await ledger.reserve(entry(f"{number}-{n}"), [purse]) for n in range(10)]
+                return told.count(None)
+
+            return asyncio.run(work())
+
+        assert sum(await asyncio.gather(*(asyncio.to_thread(spend, number) for number in range(8)))) == 16
+        await ledger.aclose()
+
+
+class TestCrash:
+    def test_what_a_killed_process_left_reserved_is_spent_in_full(self, file: Path) -> None:
+        script = """
+            import asyncio, os, signal, sys
+            from devsynth_providers.stores.entries import Entry, Purse
+            from devsynth_providers.stores.sqlite_ledger import SqliteLedger
+
+            async def main():
+                ledger = SqliteLedger(sys.argv[1])
+                entry = Entry(call="killed", attempt=1, provider="p", model="m", worst_micros=70, lease_s=60)
+                await ledger.reserve(entry, [Purse("project:billing", "2026-11-26", 1000)])
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            asyncio.run(main())
+        """
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(file)], timeout=60, check=False)
+        assert done.returncode == -signal.SIGKILL
+
+        async def after() -> tuple[int, bool]:
+            ledger = SqliteLedger(file)
+            found = await ledger.spent_micros(PURSE), await ledger.settle("killed", 1, PAID)
+            await ledger.aclose()
+            return found
+
+        assert asyncio.run(after()) == (70, False)
+        assert rows(file, "SELECT state, cost_micros, error FROM entries") == [("estimated", 70, "process_ended")]
+
+    def test_two_hundred_kills_lose_nothing_that_was_acknowledged(self, file: Path) -> None:
+        asyncio.run(SqliteLedger(file).spent_micros(PURSE))
+        acknowledged: set[str] = set()
+        for number in range(200):
+            child = os.fork()
+            if child == 0:
+                _write_until_killed(file, number)
+            acknowledged |= {f"{number}-{n}" for n in _read_until(child, file.parent / f"acknowledged-{number}")}
+        asyncio.run(SqliteLedger(file).spent_micros(PURSE))  # recovers
+        written = {call for (call,) in rows(file, "SELECT call FROM entries WHERE state != 'reserved'")}
+        assert len(acknowledged) > 200
+        assert acknowledged <= written
+        assert rows(file, "SELECT count(*) FROM entries WHERE state = 'reserved'") == [(0,)]
+        assert rows(file, "PRAGMA integrity_check") == [("ok",)]
+        adds_up(file)
+
+    async def test_a_write_that_fails_at_any_step_leaves_all_or_nothing(self, file: Path) -> None:
+        ledger = SqliteLedger(file)
+        await ledger.reserve(entry("before"), [PURSE])
+        failed = 0
+        for number, step in enumerate(range(1, 3000, 7)):
+            await ledger.spent_micros(PURSE)
+            _fail_at(ledger, step)
+            try:
+                await ledger.reserve(entry(f"r{number}", worst=1), [PURSE])
+                await ledger.settle(f"r{number}", 1, Outcome(cost_micros=0, basis="computed"))
+            except LedgerUnavailable:
+                failed += 1
+            else:
+                break
+            finally:
+                _fail_at(ledger, 0)
+            adds_up(file)
+        assert failed > 20
+        assert await ledger.settle("before", 1, PAID)
+        await ledger.aclose()
+        adds_up(file)
+
+    async def test_a_file_that_can_not_be_written_says_so(self, tmp_path: Path) -> None:
+        blocked = tmp_path / "file"
+        blocked.touch()
+        for place in (blocked / "ledger.db", tmp_path):
+            ledger = SqliteLedger(place)
+            with pytest.raises(LedgerUnavailable, match="can not be used"):
+                await ledger.reserve(entry())
+            await ledger.aclose()
+
+    async def test_a_broken_file_is_left_as_it_is_and_said(self, file: Path) -> None:
+        file.parent.mkdir()
+        file.write_bytes(b"no database" * 100)
+        ledger = SqliteLedger(file)
+        with pytest.raises(LedgerUnavailable):
+            await ledger.reserve(entry())
+        assert file.read_bytes() == b"no database" * 100
+        await ledger.aclose()
+
+    async def test_a_file_of_a_newer_version_is_refused(self, file: Path) -> None:
+        ledger = SqliteLedger(file)
+        await ledger.spent_micros(PURSE)
+        await ledger.aclose()
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA user_version = 99")
+        ledger = SqliteLedger(file)
+        with pytest.raises(ConfigurationError, match="version 99, from a newer"):
+            await ledger.spent_micros(PURSE)
+        await ledger.aclose()
+
+    def test_a_forked_child_has_a_connection_of_its_own(self, file: Path) -> None:
+        ledger = SqliteLedger(file)
+        asyncio.run(ledger.reserve(entry("parent"), [PURSE]))
+        child = os.fork()
+        if child == 0:
+            asyncio.run(ledger.reserve(entry("child"), [PURSE]))
+            os._exit(0 if asyncio.run(ledger.spent_micros(PURSE)) == 200 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert asyncio.run(ledger.settle("parent", 1, PAID))
+        asyncio.run(ledger.aclose())
+
+
+class TestPeriods:
+    BERLIN = ZoneInfo("Europe/Berlin")
+
+    def test_have_names_by_the_clocks_of_a_zone(self) -> None:
+        late = datetime(2026, 11, 30, 23, 30, tzinfo=UTC)
+        names = [period_of(per, late, self.BERLIN) for per in ("hour", "day", "week", "month", "total")]
+        assert names == ["2026-12-01T00+0100", "2026-12-01", "2026-W49", "2026-12", "total"]
+        assert period_of("day", late, UTC) == "2026-11-30"
+
+    def test_end_where_the_next_begins(self) -> None:
+        for per in ("hour", "day", "week", "month"):
+            for now in (datetime(2026, 12, 31, 23, 59, tzinfo=UTC), datetime(2026, 3, 29, 0, 30, tzinfo=UTC)):
+                end = ends_at(per, now, self.BERLIN)
+                assert end is not None
+                assert end > now
+                assert period_of(per, end, self.BERLIN) != period_of(per, now, self.BERLIN)
+        assert ends_at("total", datetime.now(UTC), UTC) is None
+
+    def test_the_hour_that_is_there_twice_is_two(self) -> None:
+        hours = {period_of("hour", datetime(2026, 10, 25, hour, 30, tzinfo=UTC), self.BERLIN) for hour in (0, 1)}
+        assert len(hours) == 2
+
+
+def _spend(file: str, number: int) -> int:
+    async def work() -> int:
+        ledger, purse = SqliteLedger(file), Purse("router", "total", 1600)
+        told = await asyncio.gather(*(ledger.reserve(entry(f"{number}-{n}"), [purse]) for n in range(50)))
+        await ledger.aclose()
+        return told.count(None)
+
+    return asyncio.run(work())
+
+
+def _write_until_killed(file: Path, number: int) -> None:
+    async def work() -> None:
+        ledger = SqliteLedger(file)
+        with (file.parent / f"acknowledged-{number}").open("ab", buffering=0) as told:
+            for n in range(10_000):
+                await ledger.reserve(entry(f"{number}-{n}", worst=1), [PURSE._replace(limit_micros=10**9)])
+                await ledger.settle(f"{number}-{n}", 1, Outcome(cost_micros=1, basis="computed"))
+                told.write(f"{n}\n".encode())
+
+    try:
+        asyncio.run(work())
+    finally:
+        os._exit(9)
+
+
+def _read_until(child: int, told: Path) -> list[int]:
+    """Kill *child* once it has acknowledged a few, at a moment that nobody has chosen; what it had by then."""
+    while not (told.exists() and told.stat().st_size >= 4 + child % 3 * 2):
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return [int(line) for line in told.read_text().splitlines() if line]
+
+
+def _fail_at(ledger: SqliteLedger, step: int) -> None:
+    """Let the database fail at the *step*th instruction from now on; 0 for never."""
+    if ledger._database is None:
+        return  # it gave the connection up, and will open another
+    left = [step]
+
+    def count() -> int:
+        left[0] -= 1
+        return int(left[0] < 0)
+
+    ledger._database.set_progress_handler(count if step else None, 1)
