@@ -180,7 +180,8 @@ def test_slow_answers_open_it_too_but_then_who_has_no_other_choice_passes() -> N
     made = breaker()
     end(made, SLOW, times=10)
     assert (made.state(0), made.slow, made.reason) == ("open", True, "slow")
-    assert made.admit(1, 10) == Pass(made.admit(1, 10).era)  # type: ignore[union-attr]
+    assert (leave := made.admit(1, 10)) is not None
+    assert not leave.probe
     end(made, BAD, at=1, times=5)
     assert (made.slow, made.admit(1, 10)) == (False, None)
 
@@ -193,41 +194,166 @@ def test_a_few_slow_answers_do_not() -> None:
     assert made.state(0) == "closed"
 
 
+def under_way(made: Breaker, count: int, at: float = 0.0) -> list[Pass]:
+    leaves = [made.admit(at, 10) for _ in range(count)]
+    return [leave for leave in leaves if leave is not None]
+
+
+def lose(made: Breaker, leaves: list[Pass], now: float, since: float = 0.0) -> None:
+    for leave in leaves:
+        made.unheard(now, leave, since, lost=True)
+
+
+class TestSilence:
+    def test_attempts_that_nothing_comes_of_open_it_while_they_last_as_failures_do(self) -> None:
+        made = breaker()
+        leaves = under_way(made, 5)
+        lose(made, leaves[:4], 40)
+        assert made.closed
+        lose(made, leaves[4:], 40)
+        assert (made.state(40), made.admit(40, 10), made.wait_s(40), made.reason) == (
+            "open",
+            None,
+            2,
+            "no sign of life",
+        )
+
+    def test_whatever_comes_from_the_server_to_whomever_ends_the_doubt(self) -> None:
+        made = breaker()
+        leaves = under_way(made, 6)
+        lose(made, leaves[:5], 40)
+        assert made.heard(41, leaves[5]) == "closed"
+        assert made.admit(41, 10) is not None
+        for leave in leaves[:4]:
+            made.settle(50, leave, BAD)
+        assert made.closed
+        made.settle(50, leaves[4], BAD)
+        assert made.refuses, "the alarm was false, and what they end with counts as ever"
+
+    def test_a_silent_attempt_says_nothing_if_others_were_answered_since_it_began(self) -> None:
+        made = breaker()
+        leaves = under_way(made, 9)
+        made.heard(1, leaves[8])
+        lose(made, leaves[:8], 40, since=0.5)
+        assert made.closed
+        lose(made, leaves[:5], 40, since=1.5)
+        assert made.refuses
+
+    def test_what_comes_of_one_takes_back_what_the_silence_of_others_said_before(self) -> None:
+        made = breaker()
+        leaves = under_way(made, 9)
+        lose(made, leaves[:4], 40)
+        made.heard(41, leaves[8])
+        lose(made, under_way(made, 4, at=42), 90, since=42)
+        assert made.closed
+
+    def test_attempts_that_are_merely_slow_to_begin_let_pass_who_has_no_better_choice(self) -> None:
+        made = breaker()
+        leaves = under_way(made, 10)
+        for leave in leaves:
+            made.unheard(10, leave, 0, lost=False)
+        assert (made.state(10), made.slow) == ("open", True)
+        assert made.admit(10, 10) is not None
+        lose(made, leaves[:5], 40)
+        assert (made.slow, made.admit(40, 10)) == (False, None)
+        assert made.heard(41, leaves[9]) == "closed"
+
+    def test_a_probe_that_nothing_comes_of_has_failed_and_its_answer_counts_all_the_same(self) -> None:
+        made = opened()
+        (probe,) = under_way(made, 1, at=2)
+        assert made.unheard(42, probe, 2, lost=True) == "open"
+        assert made.wait_s(42) == 4
+        assert made.heard(43, probe) == "closed"
+
+    def test_an_answer_does_not_cut_short_what_the_server_has_asked_for(self) -> None:
+        made = breaker()
+        *silent, asked = under_way(made, 6)
+        lose(made, silent, 40)
+        made.settle(40, asked, Verdict(bad=True, hold_s=60))
+        assert made.heard(41, silent[0]) is None
+        assert made.wait_s(41) == 59
+
+    def test_who_gives_a_lost_attempt_up_has_waited_long_enough_to_say_so(self) -> None:
+        made = breaker()
+        for _ in range(5):
+            (leave,) = under_way(made, 1)
+            lose(made, [leave], 40)
+            made.settle(41, leave, NEUTRAL)
+        assert made.refuses
+
+    def test_a_slow_server_whose_probe_is_slow_too_is_still_slow(self) -> None:
+        made = breaker()
+        end(made, SLOW, times=10)
+        (probe,) = under_way(made, 1, at=2)
+        assert made.heard(14, probe, slow=True) == "open"
+        assert (made.slow, made.wait_s(14)) == (True, 4)
+        (probe,) = under_way(made, 1, at=18)
+        assert made.heard(18, probe) == "closed"
+
+
+def test_the_rest_of_a_probes_answer_is_an_attempt_as_any_other() -> None:
+    made = opened()
+    (probe,) = under_way(made, 1, at=2)
+    assert made.heard(2, probe) == "closed"
+    end(made, BAD, at=2, times=4)
+    made.settle(3, probe, BAD)
+    assert made.refuses
+
+
+def test_an_answer_to_a_probe_that_was_given_up_takes_the_place_of_no_other() -> None:
+    made = opened()
+    (lost,) = under_way(made, 1, at=2)
+    (second,) = under_way(made, 1, at=12)
+    made.settle(13, second, NEUTRAL)
+    made.heard(14, lost)
+    assert not made.probing(14)
+    assert made.state(14) == "half_open"
+
+
 VERDICTS = st.one_of(
     st.sampled_from([GOOD, BAD, SLOW, NEUTRAL, Verdict(bad=True, at_once=True)]),
     st.builds(Verdict, bad=st.just(True), hold_s=st.floats(0, 1e6)),
 )
 STEPS = st.lists(
-    st.one_of(st.just("ask"), st.tuples(st.integers(0, 9), VERDICTS), st.floats(0.001, 100.0)), max_size=120
+    st.one_of(
+        st.just("ask"),
+        st.tuples(st.integers(0, 9), st.one_of(VERDICTS, st.sampled_from(["heard", "late", "lost"]))),
+        st.floats(0.001, 100.0),
+    ),
+    max_size=120,
 )
 LEASE_S = 1e9
 
 
 @given(STEPS, st.floats(0, 1))
 def test_whatever_happens_there_is_one_probe_at_most_and_a_moment_only_moves_on_and_it_is_never_stuck(
-    steps: list[str | tuple[int, Verdict] | float], chance: float
+    steps: list[str | tuple[int, Verdict | str] | float], chance: float
 ) -> None:
     made = Breaker(TOLERANCE, chance=lambda: chance)
     now = 0.0
-    under_way: list[Pass] = []
+    leaves: list[Pass] = []
     for step in steps:
         before = None if made.closed else made._until
         if step == "ask":
             leave = made.admit(now, LEASE_S)
             if leave is not None:
-                under_way.append(leave)
+                leaves.append(leave)
         elif isinstance(step, tuple):
-            if under_way:
-                made.settle(now, under_way.pop(step[0] % len(under_way)), step[1])
+            if leaves and isinstance(step[1], Verdict):
+                made.settle(now, leaves.pop(step[0] % len(leaves)), step[1])
+            elif leaves and step[1] == "heard":
+                made.heard(now, leaves[step[0] % len(leaves)])
+            elif leaves:
+                made.unheard(now, leaves[step[0] % len(leaves)], now, lost=step[1] == "lost")
         else:
             assert not isinstance(step, str)
             now += step
-        assert sum(each.probe and each.era == made._era for each in under_way) <= 1
+        assert sum(each.probe and each.era == made._era for each in leaves) <= 1
         if before is not None and made._until is not None:
             assert made._until >= before
             assert made._until <= max(before, now + TOLERANCE.longest_s)
 
-    for leave in under_way:
+    for leave in leaves:
         made.settle(now, leave, NEUTRAL)
     now += TOLERANCE.longest_s
     last = made.admit(now, LEASE_S)

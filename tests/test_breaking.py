@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ from devsynth_providers import (
     ProviderUnavailable,
     QuotaExhausted,
     RateLimitError,
+    RateLimits,
     Reply,
     Request,
     RequestRejected,
@@ -42,9 +44,12 @@ from devsynth_providers import (
     Tolerance,
 )
 from devsynth_providers.health import Circuit, Verdict
+from devsynth_providers.health.health import KEPT
 from devsynth_providers.layers.breaking import Breaking
+from devsynth_providers.layers.limited import Limited
 from devsynth_providers.layers.retrying import Retrying
 from devsynth_providers.layers.traced import Traced
+from devsynth_providers.limits import Limiter
 from devsynth_providers.testing import ScriptedProvider, run_virtually
 from devsynth_providers.types import Identity
 
@@ -223,6 +228,82 @@ class TestTheLayer:
             layer = Breaking(late, circuit())
             await asyncio.gather(*(fail(layer) for _ in range(9)))
             assert layer.circuit.refuses is counts
+
+        run_virtually(main())
+
+    @pytest.mark.parametrize(
+        ("error", "after_s"), [(ProviderTimeout("HTTP 504", status=504), 0.1), (ProviderTimeout("no connection"), 5.0)]
+    )
+    def test_running_out_of_the_servers_own_time_or_of_that_to_connect_always_counts(
+        self, error: ProviderTimeout, after_s: float
+    ) -> None:
+        async def main() -> None:
+            error.billed = error.status is not None
+            layer = Breaking(Server(up=False, error=error, after_s=after_s), circuit())
+            await asyncio.gather(*(fail(layer) for _ in range(5)))
+            assert layer.circuit.refuses
+
+        run_virtually(main())
+
+    def test_whole_answers_that_do_not_come_count_while_they_are_waited_for(self) -> None:
+        async def main() -> None:
+            server = Server(after_s=3600)
+            layer = Breaking(server, circuit())
+            calls = [asyncio.create_task(layer.complete(WHOLE)) for _ in range(5)]
+            await asyncio.sleep(41)
+            assert "no sign of life" in str(await fail(layer))
+            server.after_s = 0.0
+            await asyncio.sleep(2)
+            assert (await layer.complete(WHOLE)).text == "ok"
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            assert not layer.circuit.avoided
+
+        run_virtually(main())
+
+    def test_a_long_answer_is_no_sign_of_death_while_others_are_answered_and_ends_the_doubt_itself(self) -> None:
+        async def main() -> None:
+            server = Server(after_s=50)
+            layer = Breaking(server, circuit())
+            long = [asyncio.create_task(layer.complete(WHOLE)) for _ in range(6)]
+            await asyncio.sleep(1)
+            server.after_s = 0.0
+            await layer.complete(WHOLE)
+            await asyncio.sleep(44)
+            assert not layer.circuit.avoided
+            await asyncio.gather(*long)
+            server.after_s = 50
+            long = [asyncio.create_task(layer.complete(WHOLE)) for _ in range(6)]
+            await asyncio.sleep(49)
+            assert layer.circuit.refuses
+            await asyncio.gather(*long)
+            assert not layer.circuit.avoided
+
+        run_virtually(main())
+
+    def test_who_waits_for_a_turn_waits_for_no_sign_of_life(self) -> None:
+        async def main() -> None:
+            limiter = Limiter()
+            limiter.hold(replace(policy(model("m")), limits={"m": RateLimits(concurrent=2)}))
+            layer = Breaking(Limited(Server(after_s=30), limiter), circuit())
+            calls = [asyncio.create_task(layer.complete(WHOLE)) for _ in range(20)]
+            for _ in range(10):
+                await asyncio.sleep(29)
+                assert not layer.circuit.avoided
+            await asyncio.gather(*calls)
+
+        run_virtually(main())
+
+    def test_a_model_on_this_machine_may_be_silent_while_it_loads(self) -> None:
+        async def main() -> None:
+            server = Server(after_s=100)
+            server._model = replace(server.model, base_url="http://localhost:1234/v1")
+            layer = Breaking(server, circuit())
+            calls = [asyncio.create_task(layer.complete(WHOLE)) for _ in range(20)]
+            await asyncio.sleep(99)
+            assert not layer.circuit.avoided
+            await asyncio.gather(*calls)
 
         run_virtually(main())
 
@@ -500,6 +581,55 @@ class TestOutages:
 
         run_virtually(main())
 
+    @pytest.mark.parametrize("streamed", [False, True])
+    @pytest.mark.parametrize("models", ["a", "ab"])
+    def test_where_every_answer_hangs_hardly_a_call_is_made_after_a_minute_either(
+        self, models: str, streamed: bool
+    ) -> None:
+        async def main() -> None:
+            servers = [Server(name, after_s=1e6) for name in models]
+            all_of_them = router(*servers, retry=Retry(), health=Health())
+            calls = []
+
+            async def load(seconds: float) -> None:
+                for _ in range(round(seconds * 5)):
+                    calls.append(asyncio.create_task(all_of_them.complete(STREAM if streamed else WHOLE)))
+                    await asyncio.sleep(1 / 5)
+
+            await load(60)
+            before = sum(len(each.asked) for each in servers)
+            await load(180)
+            assert 2 <= sum(len(each.asked) for each in servers) - before <= 0.05 * 180 * 5
+            for each in servers:
+                each.after_s = 0.05
+            await load(2 * Tolerance().cap_s)
+            well, calls = calls, []
+            await load(30)
+            answers = await asyncio.gather(*calls)
+            assert {each.text for each in answers} == {"ok"}
+            await asyncio.gather(*well, return_exceptions=True)
+
+        run_virtually(main())
+
+    def test_a_server_whose_whole_answers_take_their_time_is_refused_to_nobody(self) -> None:
+        async def main() -> None:
+            one = router(Server("a", after_s=25), health=Health())
+            calls = await self.load(one, 60)
+            assert await asyncio.gather(*calls) == ["ok"] * len(calls)
+
+        run_virtually(main())
+
+    def test_where_one_of_two_hangs_the_other_is_soon_asked_in_its_place(self) -> None:
+        async def main() -> None:
+            hangs, well = Server("a", after_s=1e6), Server("b", after_s=0.05)
+            both = router(hangs, well, retry=Retry(), health=Health())
+            calls = await self.load(both, 100)
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert answers.count("ok") >= len(answers) - 12 * self.RATE
+            assert len(hangs.asked) <= 12 * self.RATE
+
+        run_virtually(main())
+
     @pytest.mark.parametrize("after_s", [0.05, 20.0])
     def test_one_healthy_model_of_two_is_enough(self, after_s: float) -> None:
         async def main() -> None:
@@ -632,6 +762,70 @@ def test_a_router_serves_several_loops_and_all_know_of_one_outage() -> None:
     dead.up = True
     assert asyncio.run(both.generate("hi")) == "ok"
     assert len(dead.asked) == 6
+
+
+def test_a_call_that_the_garbage_collector_ends_in_the_midst_of_another_stops_nobody() -> None:
+    code = """
+import asyncio
+from devsynth_providers import ChatRequest, Health
+from devsynth_providers.health.health import KEPT
+from devsynth_providers.layers.breaking import Breaking
+from devsynth_providers.layers.limited import Limited
+from devsynth_providers.testing import EchoProvider
+from devsynth_providers.types import Identity
+class Hangs(EchoProvider):
+    async def send(self, request):
+        await asyncio.sleep(3600)
+health = Health()
+circuit = health.circuit(Identity("test", "here", "m"))
+async def main():
+    call = Breaking(Hangs(), circuit).send(ChatRequest.of("hi"))
+    call.send(None)
+    with circuit._guard:
+        try:
+            call.throw(GeneratorExit)
+        except GeneratorExit:
+            pass
+    waiting = health.waiting()
+    waiting.__enter__()
+    with health._guard:
+        waiting.__exit__(None, None, None)
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_forked_child_does_not_wait_for_what_its_parent_finds_out_nor_count_who_waits_there() -> None:
+    code = """
+import os
+from devsynth_providers import Health
+from devsynth_providers.health import Verdict
+from devsynth_providers.types import Identity
+now = [0.0]
+health = Health(clock=lambda: now[0], waiting=1)
+circuit = health.circuit(Identity("test", "here", "m"))
+circuit.settle(circuit.admit(1.0), Verdict(bad=True, at_once=True))
+now[0] = 2.0
+with health.waiting() as room:
+    assert room and circuit.admit(1000.0).probe and circuit.admit(1000.0) is None
+    child = os.fork()
+    if child == 0:
+        with health.waiting() as own:
+            os._exit(0 if own and circuit.admit(1000.0) is not None else 1)
+_, status = os.waitpid(child, 0)
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_circuits_of_servers_that_nobody_asks_any_more_are_forgotten_and_those_in_use_are_not() -> None:
+    health = steady()
+    used = circuit(health, "used")
+    for number in range(2 * KEPT):
+        circuit(health, str(number))
+    gc.collect()
+    assert len(health._circuits) <= KEPT + 1
+    assert circuit(health, "used") is used
 
 
 def test_a_forked_child_does_not_find_a_lock_taken_that_nobody_there_will_let_go() -> None:

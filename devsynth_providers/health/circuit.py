@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from typing_extensions import override
 
-from .breaker import Breaker, Pass, State, Verdict
+from .breaker import Breaker
 from .guard import Guard
+from .terms import Pass, State, Verdict
 
 LOOK_AGAIN_S = 1.0
 """While a probe is on its way nobody knows when it ends: come back in so many seconds."""
@@ -19,12 +20,22 @@ class Circuit:
     def __init__(self, breaker: Breaker, clock: Callable[[], float]) -> None:
         self._breaker = breaker
         self._clock = clock
-        self._guard = Guard()
+        self._guard = Guard(breaker.nobody_tells)
 
     def admit(self, lease_s: float) -> Pass | None:
         """Leave for an attempt that ends within *lease_s*; ``None`` if the server is to be left alone."""
         with self._guard:
             return self._breaker.admit(self._clock(), lease_s)
+
+    def heard(self, leave: Pass, *, slow: bool = False) -> State | None:
+        """The first content of an attempt is here, which took long if *slow*. Returns what ``settle`` does."""
+        with self._guard:
+            return self._breaker.heard(self._clock(), leave, slow=slow)
+
+    def unheard(self, leave: Pass, since: float, *, lost: bool) -> State | None:
+        """Nothing has come of an attempt since the moment *since*: it is slow, or so late that it may be *lost*."""
+        with self._guard:
+            return self._breaker.unheard(self._clock(), leave, since, lost=lost)
 
     def settle(self, leave: Pass, verdict: Verdict) -> State | None:
         """An attempt has ended. Returns the state that it led to, if it is another than before."""
@@ -34,12 +45,14 @@ class Circuit:
     @property
     def refuses(self) -> bool:
         """Whether an attempt would be refused now."""
-        return self.avoided and not self._breaker.slow
+        with self._guard:
+            return self.avoided and not self._breaker.slow
 
     @property
     def avoided(self) -> bool:
         """Whether others should be asked in its place now."""
-        return not self._breaker.closed and self._breaker.wait_s(self._clock()) != 0.0
+        with self._guard:
+            return not self._breaker.closed and self._breaker.wait_s(self._clock()) != 0.0
 
     @property
     def wait_s(self) -> float | None:
@@ -65,9 +78,10 @@ class Circuit:
 
     @override
     def __str__(self) -> str:
-        breaker, now = self._breaker, self._clock()
-        if breaker.closed:
-            return "its circuit is closed"
-        if breaker.probing(now):
-            return f"its circuit is open ({breaker.reason}), and one request finds out whether it is back"
-        return f"its circuit is open ({breaker.reason}): it is left alone for another {self.retry_after_s:.1f} s"
+        with self._guard:
+            breaker, now = self._breaker, self._clock()
+            if breaker.closed:
+                return "its circuit is closed"
+            if breaker.probing(now):
+                return f"its circuit is open ({breaker.reason}), and one request finds out whether it is back"
+            return f"its circuit is open ({breaker.reason}): it is left alone for another {self.retry_after_s:.1f} s"

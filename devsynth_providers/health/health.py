@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..types import Identity
-from .breaker import Breaker, Tolerance
+from .breaker import Breaker
 from .budget import RetryBudget
 from .circuit import Circuit
 from .guard import Guard
+from .terms import Tolerance
 
 WAITING = 64
 """Requests that wait at the same time for a server to come back; more are told at once when to come back."""
+KEPT = 1024
+"""Circuits kept though nobody uses them: of servers that are in no policy any more, or are not just now."""
 
 
 def now() -> float:
@@ -44,18 +49,25 @@ class Health:
     ) -> None:
         self._tolerance = tolerance
         self._clock = clock
-        self._circuits: dict[Identity, Circuit] = {}
-        self._guard = Guard()
-        self._room = waiting
+        self._circuits: weakref.WeakValueDictionary[Identity, Circuit] = weakref.WeakValueDictionary()
+        self._last: OrderedDict[Identity, Circuit] = OrderedDict()
+        self._guard = Guard(self._nobody_waits)
+        self._waiting = self._room = waiting
         self.chance = chance
         self.retries = RetryBudget(clock)
 
     def circuit(self, identity: Identity) -> Circuit:
-        """The circuit of whoever *identity* is; always the same one."""
+        """The circuit of whoever *identity* is: the same one as long as anybody uses it, or it was used of late."""
         with self._guard:
-            if identity not in self._circuits:
-                self._circuits[identity] = Circuit(Breaker(self._tolerance, chance=self.chance), self._clock)
-            return self._circuits[identity]
+            circuit = self._circuits.get(identity)
+            if circuit is None:
+                circuit = Circuit(Breaker(self._tolerance, chance=self.chance), self._clock)
+                self._circuits[identity] = circuit
+            self._last[identity] = circuit
+            self._last.move_to_end(identity)
+            if len(self._last) > KEPT:
+                self._last.popitem(last=False)
+            return circuit
 
     @contextmanager
     def waiting(self) -> Iterator[bool]:
@@ -68,3 +80,7 @@ class Health:
         finally:
             with self._guard:
                 self._room += room
+
+    def _nobody_waits(self) -> None:
+        """In a forked child: those who wait do so in another process."""
+        self._room = self._waiting

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from .. import telemetry
+from .. import telemetry, turns
 from ..errors import (
     AuthenticationError,
     CircuitOpen,
@@ -21,14 +22,14 @@ from ..errors import (
     QuotaExhausted,
     RequestRejected,
 )
-from ..health import NEUTRAL, Circuit, Pass, Verdict
+from ..health import NEUTRAL, Circuit, Pass, State, Verdict
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import ChatRequest, Model, Request, Timeouts
 from .wrapper import Wrapper
 
-LEASE_S = 120.0
-"""How long an attempt without a deadline may take."""
+LOST = 1 / 3
+"""The share of its time after which an attempt that nothing has come of may be lost, if others go the same way."""
 NO_KEY_S = 300.0
 """A key that was refused is not shown again for so long."""
 NO_MONEY_S = 600.0
@@ -48,30 +49,38 @@ class Breaking(Wrapper):
 
     An answer that came whole is good, one that broke off is bad, one that the caller left or that nobody paid says
     nothing. Half of the time that *timeouts* allow for the first content is slow; and running out of time says
-    something only of a model that had as much. What runs on this machine is never slow: no other server would be
-    asked for being faster.
+    something only of a model that had as much. A whole answer is silent until it is done: where nothing has come of
+    several, nor of any other since, that says something while they last. What runs on this machine is never slow: no
+    other server would be asked for being faster.
     """
 
     def __init__(self, inner: ProviderPort, circuit: Circuit, timeouts: Timeouts = Timeouts()) -> None:
         super().__init__(inner)
         self.circuit = circuit
+        self._total_s = timeouts.total_s
         self._enough_s = min(timeouts.first_token_s, timeouts.total_s) / 2
-        self._slow_s = float("inf") if _on_this_machine(inner.model) else self._enough_s
+        self._slow_s = math.inf if _on_this_machine(inner.model) else self._enough_s
 
     @override
     async def send(self, request: Request) -> Reply:
         time = asyncio.get_running_loop().time
         started, deadline = time(), request.call.deadline
-        leave = self._admitted(request, LEASE_S if deadline is None else deadline - started)
-        tell = telemetry.teller()  # an answer ends when the span of the request is no longer the current one
+        allowed_s = self._total_s if deadline is None else deadline - started
+        leave = self._admitted(request, allowed_s)
+        note = self._notary()
+        may_take_s = self._may_take_s(request)
+        lost_s = max(self._enough_s, min(allowed_s * LOST, may_take_s))
+        watch = _Watch(
+            lambda since, lost: note(self.circuit.unheard(leave, since, lost=lost)),
+            () if may_take_s == math.inf else sorted({self._enough_s, lost_s}),
+        )
         try:
-            reply = await self.inner.send(request)
+            with watch, turns.heard_by(watch):
+                reply = await self.inner.send(request)
         except BaseException as error:
-            self._settle(leave, self._of_error(error, time() - started), tell)
+            note(self.circuit.settle(leave, self._of_error(error, time() - started)))
             raise
-        if leave.probe:  # there is content: it is back, however long the rest will take
-            self._settle(leave, Verdict(good=True), tell)
-            leave = self.circuit.admit(LEASE_S) or leave
+        note(self.circuit.heard(leave, slow=time() - watch.since > may_take_s))
 
         def finish(reply: Reply, error: BaseException | None) -> None:
             late = error is not None and deadline is not None and time() >= deadline
@@ -79,7 +88,7 @@ class Breaking(Wrapper):
                 verdict = self._of_answer(reply, request, started)
             else:
                 verdict = NEUTRAL if late else self._of_error(error, time() - started)
-            self._settle(leave, verdict, tell)
+            note(self.circuit.settle(leave, verdict))
 
         return reply.on_finish(finish)
 
@@ -100,21 +109,30 @@ class Breaking(Wrapper):
             telemetry.event("breaker.half_open", model=self.model.name, reason=self.circuit.reason)
         return leave
 
-    def _settle(self, leave: Pass, verdict: Verdict, tell: Callable[..., None]) -> None:
-        led_to = self.circuit.settle(leave, verdict)
-        if led_to == "open":
-            circuit = self.circuit
-            tell("breaker.open", model=self.model.name, reason=circuit.reason, retry_after_s=circuit.retry_after_s)
-        elif led_to == "closed":
-            tell("breaker.closed", model=self.model.name)
+    def _notary(self) -> Callable[[State | None], None]:
+        """What notes on the span that is current now where the circuit was led to, also when it no longer is."""
+        tell, circuit = telemetry.teller(), self.circuit
+
+        def note(led_to: State | None) -> None:
+            if led_to == "open":
+                reason, retry_after_s = circuit.reason, circuit.retry_after_s
+                tell("breaker.open", model=self.model.name, reason=reason, retry_after_s=retry_after_s)
+            elif led_to == "closed":
+                tell("breaker.closed", model=self.model.name)
+
+        return note
+
+    def _may_take_s(self, request: Request, tokens: int | None = None) -> float:
+        """How long the first content may take; a whole answer comes at once, of so many *tokens*, or as it may be."""
+        if not isinstance(request, ChatRequest) or request.stream:
+            return self._slow_s
+        return self._slow_s + (request.max_tokens if tokens is None else tokens) / SLOWEST_TOKENS_PER_S
 
     def _of_answer(self, reply: Reply, request: Request, started: float) -> Verdict:
         if not reply.finish_reason:
             return NEUTRAL
-        may_take_s = self._slow_s
-        if not (isinstance(request, ChatRequest) and request.stream):
-            usage = reply.usage or reply.reported_usage
-            may_take_s += (usage.output_tokens if usage else 0) / SLOWEST_TOKENS_PER_S
+        usage = reply.usage or reply.reported_usage
+        may_take_s = self._may_take_s(request, usage.output_tokens if usage else 0)
         waited_s = reply.attempts[-1].wait_s if reply.attempts else 0.0
         return Verdict(good=True, slow=reply.begun is not None and reply.begun - started - waited_s > may_take_s)
 
@@ -122,7 +140,8 @@ class Breaking(Wrapper):
         if not isinstance(error, ProviderError) or isinstance(error, _OURS):
             return NEUTRAL
         waited_s = error.attempts[-1].wait_s if error.attempts else 0.0
-        if isinstance(error, ProviderTimeout) and took_s - waited_s < self._enough_s:
+        ours = isinstance(error, ProviderTimeout) and error.billed and not error.status  # not theirs, nor to connect
+        if ours and took_s - waited_s < self._enough_s:
             return NEUTRAL
         reason = f"{error.kind}, HTTP {error.status}" if error.status else error.kind
         if isinstance(error, QuotaExhausted):
@@ -131,6 +150,43 @@ class Breaking(Wrapper):
             return Verdict(bad=True, reason=reason, at_once=True, hold_s=NO_KEY_S)
         hold_s: float = getattr(error, "retry_after_s", None) or 0.0
         return Verdict(bad=True, reason=reason, at_once=isinstance(error, ModelNotFound), hold_s=hold_s)
+
+
+class _Watch:
+    """Says, while an attempt lasts, that nothing has come of it *after_s* seconds of work, and those are several.
+
+    Waiting for its turn is no work. *say* hears when the work began, and whether that was the last time.
+    """
+
+    def __init__(self, say: Callable[[float, bool], None], after_s: Sequence[float]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._say = say
+        self._after_s = after_s
+        self._timer: asyncio.TimerHandle | None = None
+        self.since = self._loop.time()
+
+    def __enter__(self) -> None:
+        self._set(0)
+
+    def __exit__(self, *_: object) -> None:
+        self.waiting()
+
+    def waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def begun(self, wait_s: float) -> None:
+        self.waiting()
+        self.since = self._loop.time()
+        self._set(0)
+
+    def _set(self, number: int) -> None:
+        if number < len(self._after_s):
+            self._timer = self._loop.call_at(self.since + self._after_s[number], self._late, number)
+
+    def _late(self, number: int) -> None:
+        self._set(number + 1)
+        self._say(self.since, number + 1 == len(self._after_s))
 
 
 def _on_this_machine(model: Model) -> bool:
