@@ -10,6 +10,7 @@ import pytest
 from devsynth_providers import (
     ChatRequest,
     ConfigurationError,
+    OpenAIProvider,
     ProviderError,
     RateLimitError,
     StreamInterrupted,
@@ -88,10 +89,23 @@ async def test_a_whole_answer_that_breaks_off_never_begins() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_truncated_answer_says_so(stream: bool) -> None:
-    answer = await faulty(Fault("truncated", pieces=2)).complete(ChatRequest.of("one two three", stream=stream))
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (Fault("truncated", pieces=2), "echo: one"),
+        (Fault("truncated", characters=7), "echo: o"),
+        (Fault("truncated", characters=9), "echo: one"),
+    ],
+)
+async def test_a_truncated_answer_ends_there_and_says_so(fault: Fault, text: str, stream: bool) -> None:
+    answer = await faulty(fault).complete(ChatRequest.of("one two three", stream=stream))
     assert answer.truncated
-    assert answer.text == "echo: one"
+    assert answer.text == text
+
+
+def test_it_is_who_it_is_around() -> None:
+    inner = OpenAIProvider("gpt-4o", base_url="http://gpu1:8000/v1", api_key="key-one-1234")
+    assert FaultyProvider(inner).identity == inner.identity
 
 
 @pytest.mark.parametrize(
@@ -176,7 +190,7 @@ async def test_a_fault_may_be_for_certain_requests_only() -> None:
     assert [[fault.kind for fault in hit.faults] for hit in provider.hits] == [[], ["cut"], ["cut"], []]
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "sstall"}, {"kind": "stall", "rate": 2}])
+@pytest.mark.parametrize("wrong", [{"kind": "sstall"}, {"kind": "stall", "rate": 2}, {"kind": "stall", "seconds": -1}])
 def test_a_fault_that_there_is_not_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         Fault(**wrong)

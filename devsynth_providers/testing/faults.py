@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -96,7 +97,8 @@ class Fault:
             raise ConfigurationError(f"there is no fault {self.kind!r}" + (f"; did you mean {near[0]!r}?" * bool(near)))
         if not 0 <= self.rate <= 1:
             raise ConfigurationError(f"the rate of a fault is a share from 0 to 1, not {self.rate!r}")
-
+        if self.seconds is not None and not 0 <= self.seconds < math.inf:
+            raise ConfigurationError(f"the seconds of a fault are a number from 0 on, not {self.seconds!r}")
         if self.kind == "empty" and (self.pieces or self.characters):
             raise ConfigurationError("an answer of which something has come is not empty: it is truncated")
 
@@ -204,6 +206,8 @@ class Course:
             left = left[said:]
             self._characters += said
             yield from self.due()
+            if self.ended:
+                return
         yield self._end(replace(chunk, text=left))
         self._characters += len(left)
         self._pieces += 1

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import Chunk, Model, Request
+from ..types import Chunk, Identity, Model, Request
 from .faults import Course, Fault, Step, joined
 
 
@@ -37,6 +37,7 @@ class FaultyProvider(ProviderPort):
     """
 
     def __init__(self, inner: ProviderPort, faults: Sequence[Fault] = (), *, seed: int = 0) -> None:
+        self._whoever = inner
         self._inner = inner.bare
         self.faults = tuple(faults)
         self.seed = seed
@@ -48,6 +49,11 @@ class FaultyProvider(ProviderPort):
     @override
     def model(self) -> Model:
         return self._inner.model
+
+    @property
+    @override
+    def identity(self) -> Identity:
+        return self._whoever.identity
 
     @property
     @override
