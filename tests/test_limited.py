@@ -35,7 +35,7 @@ from devsynth_providers import (
 )
 from devsynth_providers.layers.limited import Limited
 from devsynth_providers.limits import Limiter
-from devsynth_providers.testing import Line, ScriptedProvider, run_virtually
+from devsynth_providers.testing import Line, ScriptedProvider, VirtualClock, run_virtually
 
 from .conftest import Ask
 from .helpers import model, policy
@@ -147,6 +147,34 @@ def test_no_minute_has_more_tokens_than_allowed_and_what_was_not_used_is_given_b
     assert run_virtually(main(None)) > 4 * 60
     assert run_virtually(main(Usage(50, 100))) < 15
     assert run_virtually(main(Usage(50, 450))) < 4 * 60
+
+
+@pytest.mark.parametrize("usage", [Usage(10**9, 0), Usage(0, 10**9), Usage(-(10**9), 0), Usage(-5, -7)])
+def test_tokens_that_can_not_have_been_used_neither_fill_a_minute_nor_free_one(usage: Usage, ask: Ask) -> None:
+    async def main() -> None:
+        server = Server(1.0, usage=usage)
+        layer = Limited(server, limiter(RateLimits(tokens_per_minute=2500)))
+        for _ in range(3):
+            await ask(layer)
+        assert server.asked == pytest.approx([0, 1, 60])
+
+    run_virtually(main())
+
+
+def test_who_no_longer_waits_leaves_no_timer() -> None:
+    async def main() -> None:
+        layer = Limited(Server(1.0), limiter(RateLimits(requests_per_minute=1)))
+        await layer.generate("hi")
+        for _ in range(5):
+            call = asyncio.create_task(layer.generate("hi"))
+            await asyncio.sleep(0.1)
+            call.cancel()
+            await asyncio.sleep(0.1)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualClock)
+        assert loop.timers == 0
+
+    run_virtually(main())
 
 
 def test_a_call_that_is_more_than_a_minute_may_have_goes_alone() -> None:

@@ -13,7 +13,7 @@ from ..errors import LimitReached, ProviderError, ProviderUnavailable, RateLimit
 from ..limits import Limiter, Ticket, Wish
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import ChatRequest, Request
+from ..types import ChatRequest, Request, Usage
 from .wrapper import Wrapper
 
 SPARE_S = 0.05
@@ -45,8 +45,7 @@ class Limited(Wrapper):
             raise
 
         def finish(reply: Reply, error: BaseException | None) -> None:
-            usage = reply.reported_usage
-            tokens = None if usage is None else usage.input_tokens + usage.output_tokens
+            tokens = _told(reply.reported_usage, ticket)
             if error is None:
                 ticket.answered(tokens)
             else:
@@ -101,8 +100,16 @@ def _failed(ticket: Ticket, error: BaseException) -> None:
     if overloaded or (isinstance(error, RateLimitError) and not isinstance(error, LimitReached)):
         ticket.refused(getattr(error, "retry_after_s", None))
         return
-    usage = error.usage if isinstance(error, ProviderError) else None
-    if usage is not None:
-        ticket.failed(usage.input_tokens + usage.output_tokens)
-    else:
-        ticket.failed(0 if isinstance(error, ProviderError) and not error.billed else None)
+    tokens = _told(error.usage, ticket) if isinstance(error, ProviderError) else None
+    if tokens is None and isinstance(error, ProviderError) and not error.billed:
+        tokens = 0
+    ticket.failed(tokens)
+
+
+def _told(usage: Usage | None, ticket: Ticket) -> int | None:
+    """The tokens that *usage* tells of; ``None`` if it tells nothing, or what can not be true: a false word must
+    neither free a minute nor fill it."""
+    if usage is None or min(usage.input_tokens, usage.output_tokens) < 0:
+        return None
+    tokens = usage.input_tokens + usage.output_tokens
+    return tokens if tokens <= 10 * ticket.wish.tokens + 10_000 else None

@@ -169,6 +169,9 @@ class Entrance:
         alarm.waiting += change
         if not alarm.waiting:
             del self._loops[loop]
+            if alarm.at < math.inf:
+                alarm.at = math.inf
+                _call(loop, alarm.set)
 
 
 def _call(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> bool:

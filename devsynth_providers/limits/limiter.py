@@ -25,11 +25,9 @@ class Limiter:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._entrances: dict[str, Entrance] = {}
-        for provider, (whole, models) in self._rates.items():
-            self._entrances[provider] = _made(provider, whole, models)
+        self._entrances = {provider: _made(provider, *rates) for provider, rates in self._rates.items()}
+        self._pid = os.getpid()  # last: other threads of a child take what is here for new, and not the parent's
 
     def hold(self, policy: Policy) -> None:
         """From now on the limits of *policy* hold, for calls that wait too. Nobody loses the place in a queue."""
