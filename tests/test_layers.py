@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -454,6 +455,10 @@ async def test_named_answers_under_the_name_the_policy_gives(ask: Ask) -> None:
         (Chunk(vectors=((1.0,), (2.0,), (3.0,)), finish_reason="stop"),),
         (Chunk(vectors=((1.0, 2.0), (3.0,)), finish_reason="stop"),),
         (Chunk(vectors=((1.0,),)), ProviderUnavailable("gone")),
+        (Chunk(vectors=((1.0, math.nan), (1.0, 2.0)), finish_reason="stop"),),
+        (Chunk(vectors=((1.0, math.inf), (1.0, 2.0)), finish_reason="stop"),),
+        (Chunk(vectors=((0.0, 0.0), (1.0, 2.0)), finish_reason="stop"),),
+        (Chunk(vectors=((), ()), finish_reason="stop"),),
     ],
 )
 async def test_vectors_that_do_not_fit_their_texts_are_no_answer_and_the_next_model_is_asked(

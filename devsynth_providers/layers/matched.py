@@ -1,7 +1,8 @@
-"""One vector for each text, all of one dimension, or no answer at all."""
+"""One vector for each text, all of one dimension and of numbers, or no answer at all."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 
 from typing_extensions import override
@@ -49,4 +50,9 @@ def _problem(vectors: Sequence[Vector], texts: int) -> str | None:
         return f"{len(vectors)} vectors for {texts} texts"
     if len({len(vector) for vector in vectors}) > 1:
         return "vectors of different dimensions"
+    for vector in vectors:
+        if not any(vector):
+            return "a vector of zeros, or of nothing"
+        if not (math.isfinite(sum(vector)) or all(map(math.isfinite, vector))):
+            return "a vector with something in it that is no number"
     return None
