@@ -15,6 +15,7 @@ from devsynth_providers import (
     DevSynthError,
     EmbedRequest,
     InvalidRequest,
+    LimitReached,
     NoModelFits,
     StreamInterrupted,
 )
@@ -31,7 +32,7 @@ def broken(story: Story) -> list[str]:
     found = [
         f"request {one.ask.number}: {what}" for one in story.outcomes for rule in RULES for what in rule(story, one)
     ]
-    return [*found, *story.left_behind, *_spans(story)]
+    return [*found, *story.left_behind, *_spans(story), *_limits(story)]
 
 
 def told(outcome: Outcome) -> tuple[Attempt, ...] | None:
@@ -98,13 +99,14 @@ def embeds_each_text(story: Story, one: Outcome) -> Iterator[str]:
 
 
 def tells_every_call(story: Story, one: Outcome) -> Iterator[str]:
-    """The attempts that are told are those that the far side saw: in order, numbered, each with its reason."""
+    """The attempts that are told are those that the far side saw, and those that got no turn: in order, numbered, each
+    with its reason."""
     attempts, asked = told(one), story.asked[one.ask.text]
     if attempts is None:
         if one.plan is None and asked and not story.stormy:
             yield f"no model fits, and {asked} were asked"
         return
-    if tuple(each.model for each in attempts) != asked:
+    if tuple(each.model for each in attempts if each.error != LimitReached.kind) != asked:
         yield f"told of {[each.model for each in attempts]}, and the far side saw {asked}"
     if [each.number for each in attempts] != list(range(1, len(attempts) + 1)):
         yield f"the attempts are numbered {[each.number for each in attempts]}"
@@ -172,8 +174,25 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+def _limits(story: Story) -> Iterator[str]:
+    """In no minute, wherever it begins, has anybody been asked more often than the policy allows."""
+    policy = story.schedule.policy
+    for name, rates in policy.limits.items():
+        asked = [
+            hit.at_s
+            for text, hits in story.hits.items()
+            for model, hit in zip(story.asked[text], hits, strict=True)
+            if name in (model, policy.models[model].provider)
+        ]
+        for start in asked:
+            minute = sum(start <= at < start + 60 for at in asked)
+            if rates.requests_per_minute is not None and minute > rates.requests_per_minute:
+                yield f"{name} was asked {minute} times from {start} s on, and {rates.requests_per_minute} are allowed"
+
+
 def _spans(story: Story) -> Iterator[str]:
-    """One for each request, one below it for each call that the far side saw, each ended once."""
+    """One for each request, one below it for each call that the far side saw, each ended once. Where there are limits,
+    some are of calls whose turn did not come."""
     spans = story.spans
     if not spans.recorded:
         return
@@ -186,5 +205,5 @@ def _spans(story: Story) -> Iterator[str]:
         if not hits:
             continue
         traced = spans.attempts[hits[0].request.call.id]
-        if traced != len(hits):
+        if traced < len(hits) or (traced > len(hits) and not story.schedule.policy.limits):
             yield f"{text!r} has {traced} spans of attempts, and the far side saw {len(hits)}"

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from devsynth_providers import FREE, ChatRequest, EmbedRequest, Latency, Limits, Model, Policy, Price, Retry, Rule
+from devsynth_providers import (
+    FREE,
+    ChatRequest,
+    EmbedRequest,
+    Latency,
+    Limits,
+    Model,
+    Policy,
+    Price,
+    RateLimits,
+    Retry,
+    Rule,
+)
 from devsynth_providers import Timeouts as Clocks
 from devsynth_providers.policy.rules import Weights, When
 from devsynth_providers.testing import Fault
@@ -60,13 +72,14 @@ class Schedule:
         dice = random.Random(f"schedule {seed}")
         policy = _policy(dice)
         calm = dice.random() < 0.1
-        return cls(
+        dealt = cls(
             seed,
             policy,
             {name: dice.choice((0.0, dice.uniform(0.01, 0.3))) for name in policy.models},
             {name: () if calm else _faults(dice) for name in policy.models},
             tuple(_ask(dice, number) for number in range(dice.randint(6, 30))),
         )
+        return replace(dealt, policy=replace(policy, limits=_limits(dice, tuple(policy.models))))
 
 
 def _maybe(dice: random.Random, chance: float, low: float, high: float) -> float | None:
@@ -112,6 +125,20 @@ def _rule(dice: random.Random, task: str | None, models: tuple[str, ...]) -> Rul
         max_latency_s=_maybe(dice, 0.1, 1, 10),
         min_quality=_maybe(dice, 0.1, 0, 0.5),
     )
+
+
+def _limits(dice: random.Random, models: tuple[str, ...]) -> dict[str, RateLimits]:
+    """For half of all policies, limits of their provider, of one of their models, or of both."""
+    if dice.random() < 0.5:
+        return {}
+    return {
+        name: RateLimits(
+            requests_per_minute=dice.choice((None, 3, 10, 20)),
+            tokens_per_minute=dice.choice((None, None, 2000, 20_000)),
+            concurrent=dice.choice((None, 1, 2, 4)),
+        )
+        for name in dice.choice((("test",), (dice.choice(models),), ("test", dice.choice(models))))
+    }
 
 
 def _faults(dice: random.Random) -> tuple[Fault, ...]:

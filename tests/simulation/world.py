@@ -13,6 +13,7 @@ from typing import Any
 from typing_extensions import override
 
 from devsynth_providers import NoModelFits, Plan, ProviderPort, Response, Router
+from devsynth_providers.limits import Limiter
 from devsynth_providers.measured import Measured
 from devsynth_providers.testing import EchoProvider, FaultyProvider, Hit, VirtualClock, run_virtually
 
@@ -93,7 +94,8 @@ class _World:
         complaints: list[str] = []
         loop.set_exception_handler(lambda _, context: complaints.append(f"the loop complains: {context}"))
         SPANS.begin()
-        self.router = Router(self.schedule.policy, self.near, measured=Measured(loop.time))
+        self.limiter = Limiter()
+        self.router = Router(self.schedule.policy, self.near, measured=Measured(loop.time), limiter=self.limiter)
         _load_the_dice(self.router, self.schedule.seed)
         outcomes = await asyncio.gather(*map(self._carry_out, self.schedule.asks))
         await asyncio.sleep(0.001)  # for closing what was dropped
@@ -112,6 +114,12 @@ class _World:
         left = [f"a task is left: {task}" for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         left += [f"a generator is left: {each}" for each in set(loop._asyncgens) if each.ag_frame is not None]
         left += [f"{name} has {far.unclosed} answers open" for name, far in self.far.items() if far.unclosed]
+        for provider, entrance in self.limiter._entrances.items():
+            line = entrance._line
+            gates = {gate for name in self.schedule.policy.models for gate in line.gates(name)}
+            left += [f"{gate.running} calls are still in {gate.name}" for gate in gates if gate.running]
+            if line.queue or entrance._loops:
+                left.append(f"{len(line.queue)} calls wait for {provider}, in {len(entrance._loops)} loops")
         if isinstance(loop, VirtualClock) and loop.timers:
             left.append(f"{loop.timers} timers are left")
         return left
