@@ -370,6 +370,24 @@ class TestRefusals:
 
         run_virtually(main())
 
+    def test_other_models_of_the_provider_may_be_asked_meanwhile(self, ask: Ask) -> None:
+        async def main() -> None:
+            held = limiter(RateLimits(concurrent=2))
+            busy = RateLimitError("slow")
+            busy.retry_after_s = 60
+            m, n = Server(), Server(name="n")
+            m.refuses = lambda: busy if now() == 0 else None
+            with pytest.raises(RateLimitError):
+                await ask(Limited(m, held))
+            waiting = asyncio.ensure_future(ask(Limited(m, held)))
+            await asyncio.sleep(0.5)
+            assert await ask(Limited(n, held)) == "ab"
+            assert now() == 1.5
+            assert await waiting == "ab"
+            assert m.asked == pytest.approx([0, 60])
+
+        run_virtually(main())
+
     def test_who_waits_and_would_then_be_too_late_goes_elsewhere_at_once(self) -> None:
         async def main() -> None:
             server = Server()

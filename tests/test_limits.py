@@ -16,6 +16,7 @@ from devsynth_providers import RateLimits
 from devsynth_providers.limits import Ticket, Wish
 from devsynth_providers.limits.entrance import TICK_S, Entrance
 from devsynth_providers.limits.gate import FLOOR, Gate
+from devsynth_providers.limits.line import Line
 from devsynth_providers.limits.queue import FairQueue
 from devsynth_providers.limits.window import WINDOW_S, Charge, Window
 from devsynth_providers.testing import VirtualClock
@@ -83,27 +84,28 @@ class TestGate:
         for second in range(20):
             entry = gate.enter(second, 10)
             gate.leave(entry, second + 0.5)
-            gate.refused(entry, second + 0.5, None)
+            gate.refused(entry, second + 0.5)
         assert (gate.share, gate.slots) == (FLOOR, 1)
         assert gate.free_at(20, 10) <= 20 + WINDOW_S
 
     def test_half_of_the_limits_comes_back_in_a_minute_of_answers_however_many(self) -> None:
         def after_a_minute(answers: int) -> float:
             gate = Gate("g", RateLimits(concurrent=100))
-            gate.refused(gate.enter(0, 1), 1, None)
+            gate.refused(gate.enter(0, 1), 1)
             for number in range(1, answers + 1):
                 gate.answered(gate.enter(1.5, 1), 1 + 60 * number / answers)
             return gate.share
 
         assert [after_a_minute(answers) for answers in (1, 6, 600)] == pytest.approx([1, 1, 1])
 
-    def test_a_pause_is_never_made_shorter_and_never_longer_than_an_hour(self) -> None:
-        gate = Gate("g", RateLimits(concurrent=1))
-        gate.refused(gate.enter(0, 1), 0, 30)
-        gate.refused(gate.enter(0, 1), 0, 5)
-        assert gate.paused_until == 30
-        gate.refused(gate.enter(0, 1), 0, 1e9)
-        assert gate.paused_until == 3600
+
+class TestLine:
+    def test_a_pause_is_never_made_shorter_and_never_longer_than_an_hour_and_is_of_one_model(self) -> None:
+        line, wish = Line("p"), Wish("m")
+        for seconds, until in ((30, 30), (5, 30), (-1, 30), (math.nan, 30), (1e9, 3600)):
+            line.pause(wish, 0, seconds)
+            assert line.paused_until(wish) == until
+        assert line.paused_until(Wish("n")) == -math.inf
 
 
 class TestQueue:
@@ -209,7 +211,8 @@ class Crowd(RuleBasedStateMachine):
     def nobody_waits_without_a_reason(self) -> None:
         line, now = self.entrance._line, self.loop.time() - 2 * TICK_S
         if self.waiting and (place := line.queue.first()) is not None:
-            assert any(gate.free_at(now, 10) > now for gate in line.gates(place.item.wish.model))
+            wish = place.item.wish
+            assert line.paused_until(wish) > now or any(gate.free_at(now, 10) > now for gate in line.gates(wish.model))
 
     @override
     def teardown(self) -> None:

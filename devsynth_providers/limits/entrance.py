@@ -98,14 +98,15 @@ class Entrance:
         self._look(ticket.loop.time)
         return ticket.inside
 
-    def give_back(self, ticket: Ticket, settle: Settle, *, pauses: bool = False) -> None:
-        """The call of *ticket* has ended, or will not be made; *pauses*, if those who wait may now do so in vain."""
+    def give_back(self, ticket: Ticket, settle: Settle, *, pause_s: float = 0.0) -> None:
+        """The call of *ticket* has ended, or will not be made; for *pause_s* no other is to follow it."""
 
         def settled(now: float) -> None:
             if not self._drop(ticket):
                 for entry in ticket.entries:
                     settle(entry.gate, entry, now)
-            if pauses:
+            if pause_s and ticket.entries:
+                self._line.pause(ticket.wish, now, pause_s)
                 self._send_away()
 
         self._mail.append(settled)

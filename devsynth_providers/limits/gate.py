@@ -14,8 +14,6 @@ RECOVERY_S = 120.0
 CALM_S = 600.0
 """For so long after a refusal calls pass spread evenly over the minute: a provider that has just refused would refuse
 a rush too."""
-LONGEST_PAUSE_S = 3600.0
-"""A provider that wants to be left alone for longer is believed so much."""
 _SETTLES = 0.1
 
 
@@ -44,7 +42,6 @@ class Gate:
         self.name = name
         self.running = 0
         self.share = 1.0
-        self.paused_until = -math.inf
         self.held_s: float | None = None
         """How long a call usually keeps its slot."""
         self._worse_at = -math.inf
@@ -79,7 +76,7 @@ class Gate:
         return at
 
     def _by_the_clock(self, now: float, tokens: int, ahead: int, tokens_ahead: int) -> float:
-        at = max(now, self.paused_until)
+        at = now
         evenly = now < self._worse_at + CALM_S
         if self._requests is not None:
             at = max(at, self._requests.free_at(now, 1, ahead, self.share, evenly=evenly))
@@ -111,10 +108,8 @@ class Gate:
         if self._tokens is not None and entry.tokens is not None:
             self._tokens.correct(entry.tokens, tokens)
 
-    def refused(self, entry: Entry, now: float, retry_after_s: float | None) -> None:
-        """The provider refused the call for being asked too much, and wants to be left alone for *retry_after_s*."""
-        if retry_after_s:
-            self.paused_until = max(self.paused_until, now + min(retry_after_s, LONGEST_PAUSE_S))
+    def refused(self, entry: Entry, now: float) -> None:
+        """The provider refused the call for being asked too much."""
         if entry.at > self._worse_at:
             self.share = max(FLOOR, self.share / 2)
             self._worse_at = self._better_at = now

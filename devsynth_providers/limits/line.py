@@ -12,6 +12,8 @@ from .gate import Entry, Gate
 from .queue import FairQueue, Place
 
 NO_LIMITS = RateLimits()
+LONGEST_PAUSE_S = 3600.0
+"""A provider that wants to be left alone for longer is believed so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Line:
     """Calls to one provider pass its gate, and before it that of their model, where these have limits.
 
     They pass in their turn and both gates at once. Nobody overtakes at a gate that is closed: a call that needs many
-    tokens gets them. A call that waits for its model only lets those for other models by.
+    tokens gets them. A call that waits for its model only lets those for other models by; so it does while the provider
+    wants to be left alone, which it says of one model.
     """
 
     def __init__(self, provider: str) -> None:
@@ -47,6 +50,7 @@ class Line:
         """When somebody in the queue may pass though nothing happens until then."""
         self._whole: Gate | None = None
         self._models: dict[str, Gate] = {}
+        self._paused: dict[str, float] = {}
 
     def set(self, whole: RateLimits | None, models: Mapping[str, RateLimits]) -> None:
         """From now on these limits hold. Who waits keeps the place, what has passed is counted."""
@@ -63,13 +67,14 @@ class Line:
     def expected(self, wish: Wish, now: float) -> tuple[float, Gate | None]:
         """When the turn of a call that joins now would come, as things go, and at which gate it would wait longest."""
         queue = self.queue
+        paused = self.paused_until(wish)
         expected: tuple[float, Gate | None] = now, None
         for gate in self.gates(wish.model):
             ahead = tokens = 0
             if queue:
                 ahead = queue.ahead(wish.project, None if gate is self._whole else wish.model)
                 tokens = queue.size * ahead // len(queue)
-            at = gate.expected_at(now, wish.tokens, ahead, tokens)
+            at = max(paused, gate.expected_at(now, wish.tokens, ahead, tokens))
             shut = ahead > 0 or gate.free_at(now, wish.tokens) > now
             if at > expected[0] or (shut and expected[1] is None):
                 expected = at, gate
@@ -81,7 +86,13 @@ class Line:
 
     def paused_until(self, wish: Wish) -> float:
         """The moment before which the provider has asked to be left alone."""
-        return max([gate.paused_until for gate in self.gates(wish.model)], default=-math.inf)
+        return self._paused.get(wish.model, -math.inf)
+
+    def pause(self, wish: Wish, now: float, seconds: float) -> None:
+        """The provider wants to be left alone for so many *seconds*, by calls like this one."""
+        if seconds > 0:
+            until = now + min(seconds, LONGEST_PAUSE_S)
+            self._paused[wish.model] = max(until, self.paused_until(wish))
 
     def counts_tokens(self, model: str) -> bool:
         """Whether any limit that a call to *model* passes is one of tokens."""
@@ -91,7 +102,7 @@ class Line:
         """Let *caller* pass if nobody waits and all gates are open. Whether it did."""
         wish = caller.wish
         gates = self.gates(wish.model)
-        if self.queue or any(gate.free_at(now, wish.tokens) > now for gate in gates):
+        if self.queue or self.paused_until(wish) > now or any(gate.free_at(now, wish.tokens) > now for gate in gates):
             return False
         caller.inside, caller.entries = True, tuple([gate.enter(now, wish.tokens) for gate in gates])
         return True
@@ -115,7 +126,7 @@ class Line:
             caller = place.item
             gates = self.gates(caller.wish.model)
             waits = [(gate.free_at(now, caller.wish.tokens), gate) for gate in gates]
-            at = max([moment for moment, _ in waits], default=now)
+            at = max([now, self.paused_until(caller.wish), *(moment for moment, _ in waits)])
             if at <= now:
                 self.queue.take(place)
                 caller.place, caller.inside = None, True

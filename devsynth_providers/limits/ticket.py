@@ -76,14 +76,14 @@ class Ticket:
         def settle(gate: Gate, entry: Entry, now: float) -> None:
             _leave(gate, entry, now, 0)
             if entry is narrowest:
-                gate.refused(entry, now, retry_after_s)
+                gate.refused(entry, now)
 
-        self._give_back(settle, pauses=bool(retry_after_s))
+        self._give_back(settle, pause_s=retry_after_s or 0.0)
 
-    def _give_back(self, settle: Callable[[Gate, Entry, float], None], *, pauses: bool = False) -> None:
+    def _give_back(self, settle: Callable[[Gate, Entry, float], None], *, pause_s: float = 0.0) -> None:
         if not self._given_back:
             self._given_back = True
-            self._entrance.give_back(self, settle, pauses=pauses)
+            self._entrance.give_back(self, settle, pause_s=pause_s)
 
     def __del__(self) -> None:
         if not getattr(self, "_given_back", True):
