@@ -1,11 +1,13 @@
 """A raw-socket server on loopback that speaks OpenAI's wire, and can break it at any byte.
 
-Each request takes the next scripted answer; the last one repeats. What was asked stands in ``requests``.
+Each request takes the next scripted answer; the last one repeats. What was asked stands in ``requests``. By ``at`` it
+has places with answers and requests of their own, so that what is played at the same time can share it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
 import socket
 import ssl
@@ -18,19 +20,41 @@ from types import TracebackType
 from typing import Any, Self
 
 
+class Signal(enum.Enum):
+    """Pieces of an answer that are no bytes."""
+
+    HEARD = enum.auto()
+    """Go on when the caller has heard all that came before: ``Place.heard`` is set."""
+
+
+HEARD = Signal.HEARD
+Piece = bytes | Signal
+
+
 @dataclass
 class Answer:
-    """Bytes to send, in pieces; then close, or reset, or hang until the client leaves."""
+    """Bytes to send, in pieces; then close, or reset, or hang until the client leaves.
 
-    pieces: Sequence[bytes]
+    One that is *headless* consists of its pieces alone, without a status line or headers.
+    """
+
+    pieces: Sequence[Piece]
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
     content_length: int | None = None
     then: str = "close"
     pause_s: float = 0.0
+    headless: bool = False
+
+    @property
+    def body(self) -> bytes:
+        """All the bytes of it."""
+        return b"".join([piece for piece in self.pieces if isinstance(piece, bytes)])
 
     def head(self, *, keep_alive: bool = False) -> bytes:
+        if self.headless:
+            return b""
         kept = keep_alive and self.content_length is not None
         lines = [f"HTTP/1.1 {self.status} X", f"content-type: {self.content_type}"]
         lines.append(f"connection: {'keep-alive' if kept else 'close'}")
@@ -76,7 +100,7 @@ def failure(status: int, message: str = "no", code: str | None = None, type_: st
 
 
 def sse(*events: Any, then: str = "close", pause_s: float = 0.0) -> Answer:
-    """Server-sent events: dictionaries as JSON, text and bytes as they are."""
+    """Server-sent events: dictionaries as JSON, text, bytes and signals as they are."""
     return Answer([_event(event) for event in events], content_type="text/event-stream", then=then, pause_s=pause_s)
 
 
@@ -127,8 +151,8 @@ def _usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _event(event: Any) -> bytes:
-    if isinstance(event, bytes):
+def _event(event: Any) -> Piece:
+    if isinstance(event, bytes | Signal):
         return event
     text = event if isinstance(event, str) else json.dumps(event)
     return f"data: {text}\n\n".encode()
@@ -153,32 +177,17 @@ def talker(says: bytes) -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-class Loopback:
-    """The server. Answers any chat with the same three words until it is told otherwise by ``script``.
+class Place:
+    """A path of a server, with answers of its own: any chat gets the same three words until it is told otherwise."""
 
-    With *keep_alive* a connection serves as many requests as come, of answers that say how long they are.
-    """
-
-    def __init__(self, *, tls: ssl.SSLContext | None = None, keep_alive: bool = False) -> None:
-        self._tls = tls
-        self._keep_alive = keep_alive
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=256)
+    def __init__(self, url: str) -> None:
+        self.url = url
         self._answers: list[Script] = [(whole(), stream())]
-        self._stopping = False
-        self._gone = threading.Event()
+        self.heard = threading.Event()
+        self.gone = threading.Event()
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
-        self.connections = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
-
-    @property
-    def port(self) -> int:
-        return int(self._socket.getsockname()[1])
 
     def script(self, *answers: Script) -> Self:
         """Give these answers in turn; a pair is (to a whole request, to a streamed one), a function makes its own."""
@@ -187,7 +196,37 @@ class Loopback:
 
     def client_left(self, timeout_s: float = 5.0) -> bool:
         """Whether the client closed its connection while an answer was still being sent."""
-        return self._gone.wait(timeout_s)
+        return self.gone.wait(timeout_s)
+
+    def answer(self, body: dict[str, Any]) -> Answer:
+        """The answer to *body*, whose turn it is."""
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, tuple):
+            return answer[bool(body.get("stream"))]
+        return answer(body) if callable(answer) else answer
+
+
+class Loopback(Place):
+    """The server.
+
+    With *keep_alive* a connection serves as many requests as come, of answers that say how long they are.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, keep_alive: bool = False) -> None:
+        self._tls = tls
+        self._keep_alive = keep_alive
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._places: dict[str, Place] = {}
+        self._stopping = False
+        self.connections = 0
+        self.port = int(self._socket.getsockname()[1])
+        self._root = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        super().__init__(f"{self._root}/v1")
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def at(self, name: str) -> Place:
+        """The place called *name*, a part of a path; what is asked there does not stand in this server's requests."""
+        return self._places.setdefault(name, Place(f"{self._root}/{name}/v1"))
 
     def _accept(self) -> None:
         while not self._stopping:
@@ -210,26 +249,27 @@ class Loopback:
                 pass
 
     def _serve(self, connection: socket.socket) -> bool:
-        body = self._read(connection)
-        if body is None:
+        asked = self._read(connection)
+        if asked is None:
             return False
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if isinstance(answer, tuple):
-            answer = answer[bool(body.get("stream"))]
-        elif callable(answer):
-            answer = answer(body)
+        place, body = asked
+        answer = place.answer(body)
         try:
             connection.sendall(answer.head(keep_alive=self._keep_alive))
             for piece in answer.pieces:
-                connection.sendall(piece)
+                if isinstance(piece, bytes):
+                    connection.sendall(piece)
+                else:
+                    place.heard.wait(5)
                 time.sleep(answer.pause_s)
-            self._end(connection, answer.then)
+            if _leaves(connection, answer.then):
+                place.gone.set()
         except OSError:
-            self._gone.set()
+            place.gone.set()
             return False
         return answer.content_length is not None
 
-    def _read(self, connection: socket.socket) -> dict[str, Any] | None:
+    def _read(self, connection: socket.socket) -> tuple[Place, dict[str, Any]] | None:
         data = b""
         while b"\r\n\r\n" not in data:
             got = connection.recv(65536)
@@ -242,18 +282,12 @@ class Loopback:
         while len(rest) < int(headers.get("content-length", 0)):
             rest += connection.recv(65536)
         body: dict[str, Any] = json.loads(rest) if rest else {}
-        self.paths.append(lines[0].split(" ")[1])
-        self.headers.append(headers)
-        self.requests.append(body)
-        return body
-
-    def _end(self, connection: socket.socket, then: str) -> None:
-        if then == "reset":
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        elif then == "hang":
-            connection.settimeout(30)
-            if connection.recv(1) == b"":
-                self._gone.set()
+        path = lines[0].split(" ")[1]
+        place = self._places.get(path.split("/")[1], self)
+        place.paths.append(path)
+        place.headers.append(headers)
+        place.requests.append(body)
+        return place, body
 
     def __enter__(self) -> Self:
         return self
@@ -263,3 +297,13 @@ class Loopback:
     ) -> None:
         self._stopping = True
         self._socket.close()
+
+
+def _leaves(connection: socket.socket, then: str) -> bool:
+    """End the answer as it says; whether the client left while it should have waited."""
+    if then == "reset":
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    elif then == "hang":
+        connection.settimeout(30)
+        return connection.recv(1) == b""
+    return False

@@ -547,4 +547,4 @@ class TestLoading:
 def _json(answer: Answer) -> dict[str, Any]:
     import json
 
-    return dict(json.loads(b"".join(answer.pieces)))
+    return dict(json.loads(answer.body))

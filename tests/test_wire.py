@@ -243,7 +243,7 @@ class TestAnswers:
         assert await ask(provider(server, lane)) == "w0"
 
     async def test_a_compressed_answer_is_read(self, server: Loopback, lane: str, ask: Ask) -> None:
-        packed = [gzip.compress(b"".join(answer.pieces)) for answer in (whole(), stream())]
+        packed = [gzip.compress(answer.body) for answer in (whole(), stream())]
         kinds = ("application/json", "text/event-stream")
         answers = [
             Answer([body], headers={"content-encoding": "gzip"}, content_type=kind)
@@ -265,7 +265,7 @@ class TestAnswers:
         assert len([piece async for piece in provider(server, lane).generate_stream("hi")]) == 150
 
     async def test_letters_that_arrive_in_halves_are_whole(self, server: Loopback, lane: str) -> None:
-        event = b"".join(sse({**delta("grün 🙂"), "x": "ö"}).pieces).replace(b"\\u00fc", "ü".encode())
+        event = sse({**delta("grün 🙂"), "x": "ö"}).body.replace(b"\\u00fc", "ü".encode())
         halves = [event[:90], event[90:]]
         server.script(sse(*halves, delta(finish="stop"), "[DONE]", pause_s=0.01))
         assert [piece async for piece in provider(server, lane).generate_stream("hi")] == ["grün 🙂"]
@@ -479,7 +479,7 @@ class TestHostileServers:
         assert caught.value.kind == kind
 
     async def test_what_looks_like_an_error_beside_an_answer_is_none(self, server: Loopback, ask: Ask) -> None:
-        answer = json.loads(b"".join(whole("w0").pieces))
+        answer = json.loads(whole("w0").body)
         extras: list[dict[str, Any]] = [{"error": None}, {"error": {}}, {"error": ""}, {"detail": "fine"}]
         for extra in extras:
             event = {**delta("w0"), **extra}
@@ -503,7 +503,7 @@ class TestHostileServers:
             [1],
             "x",
         ]
-        answer = json.loads(b"".join(whole("w0").pieces))
+        answer = json.loads(whole("w0").body)
         for usage in odd:
             event = {**delta("w0", finish="stop"), "usage": usage}
             server.script((as_json({**answer, "usage": usage}), sse(event, "[DONE]")))
