@@ -394,6 +394,13 @@ class TestRetries:
         assert len(server.requests) == 3
         assert [attempt.number for attempt in error.attempts] == [1, 2, 3]
 
+    async def test_we_alone_try_embeddings_again(self, server: Loopback) -> None:
+        server.script(failure(503))
+        same = provider(server, retry_attempts=2)
+        with pytest.raises(ProviderUnavailable):
+            await same.embed("a")
+        assert len(server.requests) == 2
+
     async def test_and_only_as_long_as_it_takes(self, server: Loopback, ask: Ask) -> None:
         server.script(failure(503), failure(429, **{"retry-after": "0"}), (whole("ok"), stream("ok")))
         assert await ask(provider(server, retry_attempts=3)) == "ok"

@@ -92,7 +92,7 @@ print(json.dumps(sorted(name for name in after if before.get(name) != after[name
 """
     changed = set(run(code, cwd=tmp_path))
     mayset = {"telemetry", "suppress_debug_info", "disable_hf_tokenizer_download", "num_retries"}
-    assert changed <= mayset | {"REPEATED_STREAMING_CHUNK_LIMIT"}
+    assert changed <= mayset | {"REPEATED_STREAMING_CHUNK_LIMIT", "DEFAULT_MAX_RETRIES"}
     assert "REPEATED_STREAMING_CHUNK_LIMIT" in changed
 
 

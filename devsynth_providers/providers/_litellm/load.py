@@ -38,6 +38,7 @@ def _load() -> Any:
     litellm.suppress_debug_info = True
     litellm.disable_hf_tokenizer_download = True
     litellm.num_retries = 0
+    litellm.DEFAULT_MAX_RETRIES = 0  # which embeddings take in place of a max_retries of 0
     litellm.REPEATED_STREAMING_CHUNK_LIMIT = (
         sys.maxsize
     )  # else a hundred equal pieces, of a table's line say, are an error
