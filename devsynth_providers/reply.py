@@ -66,14 +66,14 @@ class Reply:
         async for chunk in self._chunks:
             if chunk.text or chunk.tool_calls or chunk.vectors:
                 return chunk
+            if not chunk.empty:
+                self._seen.append(chunk)
             if chunk.finish_reason == "content_filter":
                 raise ContentFiltered(
                     "the provider's content policy withheld the answer",
                     provider=self.model.provider,
                     model=self.model.name,
                 )
-            if not chunk.empty:
-                self._seen.append(chunk)
         raise EmptyResponse("the answer has no content", provider=self.model.provider, model=self.model.name)
 
     def since(self, started: float) -> Self:

@@ -75,6 +75,12 @@ async def test_an_answer_that_was_withheld_says_so(ask: Ask) -> None:
         await ask(ScriptedProvider((Chunk(finish_reason="content_filter"),)))
 
 
+async def test_and_what_it_used_counts() -> None:
+    with pytest.raises(ContentFiltered) as caught:
+        await ScriptedProvider((Chunk(finish_reason="content_filter", usage=Usage(9, 1)),)).send(ASKED)
+    assert caught.value.usage == Usage(9, 1)
+
+
 async def test_tool_calls_are_put_together_by_index() -> None:
     line = (
         Chunk(tool_calls=(ToolCallPart(0, "a", "find", '{"x"'), ToolCallPart(1, "b", "read", ""))),
