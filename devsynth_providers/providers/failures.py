@@ -37,7 +37,8 @@ _OVERFLOW_CODES = frozenset(
 )
 _OVERFLOW_TEXT = re.compile(
     r"maximum context length|context (?:length|window|size)|prompt is too long|input is too long"
-    r"|too many (?:input )?tokens|exceeds? the (?:available )?context|reduce the length|n_ctx|n_keep",
+    r"|too many (?:input )?tokens|exceeds? the (?:(?:available )?context|maximum number of tokens)|reduce the length"
+    r"|n_ctx|n_keep",
     re.IGNORECASE,
 )
 _BY_CODE: dict[str, type[ProviderError]] = {

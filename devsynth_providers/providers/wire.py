@@ -229,8 +229,9 @@ def _ours(error: Exception) -> ProviderError:
         ours = ProviderTimeout(told)
     elif isinstance(error, OSError):
         ours = ProviderUnavailable(told)
-    else:
-        ours = MalformedResponse(f"what came is not HTTP: {told}")
+    else:  # its own text goes on with what came instead
+        said = str(getattr(error, "message", "")).partition("\n")[0].rstrip(":")
+        ours = MalformedResponse(f"what came is not HTTP: {said[:100] or type(error).__name__}")
     return ours
 
 
