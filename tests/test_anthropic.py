@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -284,7 +285,16 @@ class TestFailures:
         server.script(sse(messages.start(), messages.event("error", error=error)))
         with pytest.raises(ProviderError) as caught:
             await made(server, lane).complete(chat(True))
-        assert type(caught.value) is (kind if lane == "direct" else ProviderUnavailable)  # LiteLLM drops the type
+        assert type(caught.value) is kind
+
+    async def test_leaving_a_stream_early_closes_its_connection(
+        self, server: Loopback, provider: AnthropicProvider
+    ) -> None:
+        server.script(sse(messages.start(), *messages.text("w0 ", "w1")[:3], then="hang"))
+        async with await provider.send(chat(True)) as reply:
+            async for _ in reply:
+                break
+        assert await asyncio.to_thread(server.client_left)
 
     async def test_an_error_event_in_the_middle_is_an_interruption(
         self, server: Loopback, provider: AnthropicProvider

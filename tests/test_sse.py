@@ -73,3 +73,8 @@ def test_an_event_has_a_largest_size() -> None:
 def test_many_small_events_are_not_one_large_one() -> None:
     decoder = EventDecoder(100)
     assert len([event for _ in range(100) for event in decoder.feed(b"data: 0123456789\n\n")]) == 100
+
+
+@pytest.mark.parametrize("event", [*EVENTS, Event("", b"\n\n"), Event("e", b" x")])
+def test_an_event_that_is_passed_on_is_the_same(event: Event) -> None:
+    assert decoded([event.encoded]) == [event]

@@ -18,6 +18,12 @@ class Event:
     name: str
     data: bytes
 
+    @property
+    def encoded(self) -> bytes:
+        """It as it is sent."""
+        name = f"event: {self.name}\n".encode() if self.name else b""
+        return b"%sdata: %s\n\n" % (name, self.data.replace(b"\n", b"\ndata: "))
+
 
 class EventDecoder:
     """Bytes in, by ``feed``; whole events out. ``flush`` gives what stands at the end without its empty line."""

@@ -92,19 +92,29 @@ class Vectors:
 
     def read(self, rows: Any, request: EmbedRequest, model: Model) -> tuple[Vector, ...]:
         """The vectors in *rows*, each with its index, in the order of the texts. Raises ``MalformedResponse``."""
-        try:
-            numbered = [(row["index"], _vector(row["embedding"])) for row in map(dict, rows)]
-            problem = _problem([index for index, _ in numbered], [row for _, row in numbered], len(request.texts))
-        except (TypeError, ValueError, KeyError, AttributeError, struct.error) as error:
-            numbered, problem = [], f"embeddings in a form that is none: {type(error).__name__}"
+        vectors = numbered(rows)
+        problem = _problem([index for index, _ in vectors], [row for _, row in vectors], len(request.texts))
         if problem is None:
-            dimension = len(numbered[0][1])
+            dimension = len(vectors[0][1])
             self._dimension = self._dimension or dimension
             if dimension != self._dimension:
                 problem = f"vectors of {dimension} numbers; those before had {self._dimension}"
         if problem:
             raise MalformedResponse(problem, provider=model.provider, model=model.name)
-        return tuple(row for _, row in sorted(numbered, key=lambda each: each[0]))
+        return tuple(row for _, row in sorted(vectors, key=lambda each: each[0]))
+
+
+def numbered(rows: Any) -> list[tuple[int, Vector]]:
+    """The vectors in *rows*, each with its index: finite numbers all. Raises ``MalformedResponse``."""
+    try:
+        vectors = [(row["index"], _vector(row["embedding"])) for row in map(dict, rows)]
+    except (TypeError, ValueError, KeyError, AttributeError, struct.error) as error:
+        problem = f"embeddings in a form that is none: {type(error).__name__}"
+        raise MalformedResponse(problem) from None
+    for index, row in vectors:
+        if type(index) is not int or not set(map(type, row)) <= _NUMBERS or not _finite(row):
+            raise MalformedResponse("a vector with something in it that is no number")
+    return vectors
 
 
 def _vector(sent: Any) -> tuple[Any, ...]:
@@ -134,8 +144,6 @@ def _problem(indices: Sequence[int], rows: Sequence[Any], wanted: int) -> str | 
     if len(lengths) != 1 or 0 in lengths:
         return f"vectors of different length: {sorted(lengths)}"
     for row in rows:
-        if not set(map(type, row)) <= _NUMBERS or not _finite(row):
-            return "a vector with something in it that is no number"
         if not any(row):
             return "a vector of zeros"
     return None

@@ -4,16 +4,21 @@ each key and each event loop. One of these serves any number of loops, since the
 from __future__ import annotations
 
 import functools
+import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
 from typing_extensions import override
 
 from ..wire import Answer, Wire
+from .events import each_event
 from .reading import MAX_ANSWER_BYTES, Reader
 
+_reader: ContextVar[Reader] = ContextVar("_reader")
 _HANDLED = frozenset(("anthropic", "openrouter"))
 """LiteLLM's names of the providers that take its own kind of client and have been tested with it."""
 
@@ -21,19 +26,16 @@ _HANDLED = frozenset(("anthropic", "openrouter"))
 def client(
     provider: str,
     wire: Wire,
-    reader: Reader,
     *,
     api_key: str | None,
     base_url: str | None,
     organization: str | None,
 ) -> Any:
-    """What LiteLLM's calls take as ``client``; ``None`` for providers that have not been tested with one. *reader* puts
-    whole answers to the proof before LiteLLM makes of them what it thinks they are."""
-    http = _client_class()(wire, reader)
+    """What LiteLLM's calls take as ``client``; ``None`` for providers that have not been tested with one. A call
+    with it is made inside of ``read_by``."""
+    http = _client_class()(wire)
     if provider == "openai":
-        import openai  # noqa: PLC0415 - as above
-
-        return openai.AsyncOpenAI(
+        return _sdk_class()(
             api_key=api_key, base_url=base_url, organization=organization, http_client=http, max_retries=0
         )
     if provider in _HANDLED:
@@ -45,18 +47,59 @@ def client(
     return None
 
 
+@contextmanager
+def read_by(reader: Reader | None) -> Iterator[None]:
+    """Let *reader* put the answer to the call that is made here to the proof, before LiteLLM makes of it what it thinks
+    it is."""
+    if reader is None:
+        yield
+        return
+    token = _reader.set(reader)
+    try:
+        yield
+    finally:
+        _reader.reset(token)
+
+
+_asking: ContextVar[bool] = ContextVar("_asking", default=False)
+
+
+@functools.cache
+def _sdk_class() -> Any:
+    import openai  # noqa: PLC0415 - comes with LiteLLM, and is loaded by it
+
+    class Client(openai.AsyncOpenAI):
+        """Keeps prompts out of the log: at level DEBUG the SDK writes down whatever it sends."""
+
+        @override
+        async def request(self, *asked: Any, **options: Any) -> Any:
+            token = _asking.set(True)
+            try:
+                return await super().request(*asked, **options)
+            finally:
+                _asking.reset(token)
+
+    logging.getLogger("openai._base_client").addFilter(lambda _: not _asking.get())
+    return Client
+
+
 @functools.cache
 def _client_class() -> Any:
     import httpx  # noqa: PLC0415 - comes with LiteLLM, and is loaded by it
 
     class Body(httpx.AsyncByteStream):
-        def __init__(self, answer: Answer) -> None:
+        def __init__(self, answer: Answer, reader: Reader) -> None:
             self._answer = answer
+            self._reader = reader
 
         @override
         async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-            while piece := await self._answer.piece():
-                yield piece
+            try:  # those who iterate do not all close what they have left
+                async with aclosing(each_event(self._answer, self._reader, self._reader.proved)) as events:
+                    async for event in events:
+                        yield event
+            finally:
+                self._answer.close()
 
         @override
         async def aclose(self) -> None:
@@ -65,10 +108,9 @@ def _client_class() -> Any:
     class Client(httpx.AsyncClient):
         """Has neither cookies, redirects, log-ins nor hooks, and does not go through what httpx has for them."""
 
-        def __init__(self, wire: Wire, reader: Reader) -> None:
+        def __init__(self, wire: Wire) -> None:
             super().__init__(transport=httpx.AsyncBaseTransport(), trust_env=False, timeout=None)
             self._wire = wire
-            self._reader = reader
 
         @override
         def build_request(self, method: str, url: Any, *, timeout: Any = None, **content: Any) -> httpx.Request:
@@ -83,7 +125,9 @@ def _client_class() -> Any:
             told = {"content-type": answer.headers.get("content-type", "")}  # all of them that anybody reads here
             streams = b'"stream":true' in body or b'"stream": true' in body
             if answer.status < 400 and streams and answer.may_be_events:
-                response = httpx.Response(answer.status, headers=told, stream=Body(answer), request=request)
+                response = httpx.Response(
+                    answer.status, headers=told, stream=Body(answer, _reader.get()), request=request
+                )
                 if not stream:
                     await response.aread()
             else:
@@ -95,11 +139,11 @@ def _client_class() -> Any:
         async def _content(self, answer: Answer, path: str, asked_bytes: int) -> bytes:
             try:
                 if answer.status >= 400:
-                    await self._reader.refuse(answer)
+                    await _reader.get().refuse(answer)
                 content = await answer.read(MAX_ANSWER_BYTES + asked_bytes * _VECTORS_PER_BYTE)
             finally:
                 answer.close()
-            self._reader.prove(content, answer.content_type, chat=not path.endswith("/embeddings"))
+            _reader.get().prove(content, answer.content_type, chat=not path.endswith("/embeddings"))
             return content
 
     return Client

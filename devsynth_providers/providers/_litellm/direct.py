@@ -7,7 +7,6 @@ answer, and an error sent with status 200 is an error.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from collections.abc import AsyncGenerator, Mapping
@@ -17,27 +16,22 @@ from typing import Any, NamedTuple
 from typing_extensions import override
 
 from ... import telemetry
-from ...errors import DevSynthError, InvalidRequest, MalformedResponse, ProviderError, RequestRejected
+from ...errors import DevSynthError, InvalidRequest, ProviderError, RequestRejected
 from ...port import ProviderPort
 from ...reply import Reply
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
-from ..sse import EventDecoder, EventTooLarge
 from ..threads import in_thread
-from ..wire import Answer, Wire
+from ..wire import Wire
 from . import answers, translators
 from .dialects import Dialect, Sent
 from .errors import translate
+from .events import each_event
 from .reading import MAX_ANSWER_BYTES, Reader
 from .requests import Asked, asked
 
 MAX_VECTOR_BYTES = 256 * 1024
 """More than any vector is, written out; an answer may have one for each text, and ``MAX_ANSWER_BYTES``."""
 _LARGE_BYTES = 512 * 1024
-_MAX_TRAILER_BYTES = 64 * 1024
-_TRAILER_S = 0.05
-"""How long to listen after the last event for the end of the body, which leaves the connection to the next call."""
-_USAGE_S = 2.0
-"""How long to listen after the finish reason for the usage; the answer is whole by then."""
 
 
 _PLAIN = frozenset(("max_tokens", "temperature", "top_p", "seed", "stop", "stream", "stream_options"))
@@ -96,9 +90,10 @@ class Direct(ProviderPort):
                 read = functools.partial(reader.embedded, vectors, answer.content_type, request, self._vectors)
                 yield read() if len(vectors) < _LARGE_BYTES else await in_thread(read)  # which takes a while
             elif _streams(request) and answer.may_be_events:
-                async with aclosing(self._events(answer, reader)) as chunks:
+                async with aclosing(each_event(answer, reader, reader.piece)) as chunks:
                     async for chunk in chunks:
-                        yield chunk
+                        if not chunk.empty:
+                            yield chunk
             else:
                 yield reader.whole(await answer.read(MAX_ANSWER_BYTES), answer.content_type)
         except ProviderError as error:
@@ -172,40 +167,6 @@ class Direct(ProviderPort):
     def reader(self, sent: Sent) -> Reader:
         """What reads the answer to *sent*."""
         return Reader(self.model, self._dialect, [self._api_key], sent)
-
-    async def _events(self, answer: Answer, reader: Reader) -> AsyncGenerator[Chunk, None]:
-        """The chunks of a stream, as long as its provider has more to say."""
-        decoder = EventDecoder()
-        finished, size = False, 0
-        try:
-            while True:
-                async with asyncio.timeout(_USAGE_S if finished else None):
-                    bytes_ = await answer.piece()
-                size += len(bytes_)
-                if size > MAX_ANSWER_BYTES:
-                    raise MalformedResponse(f"a stream of more than {MAX_ANSWER_BYTES} bytes")
-                for event in decoder.feed(bytes_) if bytes_ else decoder.flush():
-                    if self._dialect.last(event):
-                        await self._trailer(answer)
-                        return
-                    chunk = reader.piece(event)
-                    finished = finished or chunk.finish_reason is not None
-                    if not chunk.empty:
-                        yield chunk
-                if not bytes_:
-                    return
-        except EventTooLarge as error:
-            raise MalformedResponse(str(error)) from None
-        except (ProviderError, TimeoutError):
-            if not finished:  # else it was whole, whatever happened to the connection afterwards
-                raise
-
-    async def _trailer(self, answer: Answer) -> None:
-        try:
-            async with asyncio.timeout(_TRAILER_S):
-                await answer.read(_MAX_TRAILER_BYTES)
-        except (TimeoutError, ProviderError):
-            return  # the connection is closed then, and that is all
 
 
 def _encoded(body: dict[str, Any]) -> bytes:

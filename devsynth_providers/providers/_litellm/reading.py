@@ -41,12 +41,32 @@ class Reader:
         self._iterator: Any = None
         self._refusal: list[str] = []
         self._counts: dict[str, Any] = {}
+        self.finished = False
+        """Whether the finish reason of a stream has come."""
+        self.said = ""
+        """The model that a stream says it is of."""
 
     def prove(self, body: bytes, content_type: str, *, chat: bool) -> None:
-        """Raise if *body* is no answer: for those who read it otherwise than by ``whole``."""
+        """Raise if *body* is no answer: for those who read it otherwise than by ``whole`` or ``embedded``."""
         data = self._decoded(body, content_type)
         if chat:
             _read(lambda: self._proved(data))
+        else:
+            answers.numbered(data.get("data"))
+
+    def proved(self, event: Event) -> bytes:
+        """*event* as it was sent. Raises if it is no piece of an answer: for those who read it otherwise than by
+        ``piece``."""
+        if self._dialect.says_nothing(event):
+            return b""
+        if not self.last(event):
+            data = self._decoded(event.data)
+            _read(lambda: Chunk(finish_reason=self._noted(data)))
+        return event.encoded
+
+    def last(self, event: Event) -> bool:
+        """Whether *event* says that no more will come."""
+        return self._dialect.last(event)
 
     def whole(self, body: bytes, content_type: str = "") -> Chunk:
         """The answer in *body*."""
@@ -59,7 +79,7 @@ class Reader:
 
     def piece(self, event: Event) -> Chunk:
         """What the next *event* of a stream adds; it may be empty."""
-        if self._dialect.says_nothing(event):
+        if self._dialect.says_nothing(event) or self.last(event):
             return Chunk()
         data = self._decoded(event.data)
         return _read(lambda: self._piece(data))
@@ -101,29 +121,35 @@ class Reader:
             model=str(data.get("model") or ""),
         )
 
-    def _piece(self, data: dict[str, Any]) -> Chunk:
-        if self._iterator is None:
-            config = translators.chat_config(self._dialect.litellm_name, self._model.id)
-            self._iterator = self._dialect.iterator(config, self._sent)
+    def _noted(self, data: dict[str, Any]) -> str | None:
+        """The finish reason in *data*, a piece of a stream, of which is noted what will count later."""
         self._dialect.check(data, self._model)
+        self.said = self.said or str((data.get("message") or data).get("model") or "")
         self._refusal.append(self._dialect.refusal(data))
         finish = self._dialect.finish(data)
         if finish is not None:
             answers.refused("".join(self._refusal), self._model)
+            self.finished = True
+        return finish
+
+    def _piece(self, data: dict[str, Any]) -> Chunk:
+        if self._iterator is None:
+            config = translators.chat_config(self._dialect.litellm_name, self._model.id)
+            self._iterator = self._dialect.iterator(config, self._sent)
+        finish = self._noted(data)
         usage = self._dialect.usage(data, self._counts)
-        said = str(data.get("model") or "")
         if "usage" in data:
             data["usage"] = self._dialect.no_usage
         read = self._iterator.chunk_parser(data)
         if not read.choices:
-            return Chunk(usage=usage, model=said)
+            return Chunk(usage=usage, model=self.said)
         choice = read.choices[0]
         return Chunk(
             text=_text(choice.delta.content),
             finish_reason=None if finish is None else _finish_reason(finish, choice.finish_reason),
             usage=usage,
             tool_calls=answers.tool_calls(choice.delta),
-            model=said,
+            model=self.said,
         )
 
     def _decoded(self, text: bytes, content_type: str = "") -> dict[str, Any]:

@@ -86,19 +86,22 @@ class Unified(ProviderPort):
         """What LiteLLM answers, as chunks; what it raises, as errors of ours. Any other error is a bug, and shows."""
         try:
             litellm = await load.ready()
+            reader = None if self._dialect is None else Reader(self.model, self._dialect, [self._api_key or ""])
             if isinstance(request, EmbedRequest):
-                told = await litellm.aembedding(input=list(request.texts), **self._target())
+                with clients.read_by(reader):
+                    told = await litellm.aembedding(input=list(request.texts), **self._target())
                 rows = self._vectors.read(told.data, request, self.model)
                 yield Chunk(vectors=rows, finish_reason="stop", usage=answers.usage(told), model=self._said(told))
                 return
             assert isinstance(request, ChatRequest)
-            answer = await litellm.acompletion(**self._target(), **self._options(request))
+            with clients.read_by(reader):
+                answer = await litellm.acompletion(**self._target(), **self._options(request))
             if not request.stream:
                 yield self._whole(answer)
                 return
             try:
                 async for delta in answer:
-                    yield self._piece(delta, answer)
+                    yield self._piece(delta, answer, reader)
             finally:
                 await _close(answer)
             return
@@ -132,7 +135,6 @@ class Unified(ProviderPort):
             client = clients.client(
                 self._litellm_name.partition("/")[0],
                 self._wire,
-                Reader(self.model, self._dialect, [self._api_key or ""]),
                 api_key=self._api_key,
                 base_url=self._base_url,
                 organization=self._extra.get("organization"),
@@ -178,7 +180,7 @@ class Unified(ProviderPort):
             model=self._said(answer),
         )
 
-    def _piece(self, delta: Any, stream: Any) -> Chunk:
+    def _piece(self, delta: Any, stream: Any, reader: Reader | None) -> Chunk:
         sent = stream.received_finish_reason is not None  # else it is made up: the stream was cut, or is none
         usage = answers.usage(delta) if sent and _reported(stream) else None
         if not delta.choices:
@@ -189,7 +191,7 @@ class Unified(ProviderPort):
             finish_reason=choice.finish_reason if sent else None,
             usage=usage,
             tool_calls=answers.tool_calls(choice.delta),
-            model=self._said(delta),
+            model=reader.said if reader else self._said(delta),
         )
 
     def _said(self, answer: Any) -> str:
@@ -198,13 +200,12 @@ class Unified(ProviderPort):
 
 
 async def _close(stream: Any) -> None:
-    """Stop listening to *stream*; LiteLLM's older wrapper leaves that to what it wraps."""
+    """Stop listening to *stream*; LiteLLM's wrappers leave that to what they wrap, or forget it."""
     inner = getattr(stream, "completion_stream", None)
     for each in (stream, inner, getattr(inner, "streaming_response", None)):
         close = getattr(each, "aclose", None) or getattr(each, "close", None)
         if close is not None:
             await close()
-            return
 
 
 def _reported(stream: Any) -> bool:
