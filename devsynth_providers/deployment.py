@@ -14,6 +14,7 @@ from .errors import ConfigurationError, NoModelFits, NotConfigured
 from .health import Circuit, Health, RetryBudget
 from .layers.breaking import Breaking
 from .layers.fallback import FallbackProvider
+from .layers.hedged import Hedged
 from .layers.limited import Limited
 from .layers.matched import Matched
 from .layers.metered import Metered
@@ -22,6 +23,7 @@ from .layers.retrying import Retrying
 from .layers.timed import Timed
 from .layers.traced import Traced
 from .limits import Limiter
+from .measured import Measured
 from .policy import Conditions, Facts, Policy
 from .port import ProviderPort
 from .providers.base import BaseProvider
@@ -104,9 +106,14 @@ class Deployment:
         self.shadow.compare(facts, conditions, plan)
         return plan
 
-    def chain(self, plan: Plan) -> ProviderPort:
+    def chain(self, plan: Plan, measured: Measured, health: Health) -> ProviderPort:
         """Whoever carries *plan* out, innermost first, each with the reason for its place."""
-        return FallbackProvider([self.stacks[name] for name in plan.models], stops_at=plan.conduct.stops_at)
+        chain, conduct = [self.stacks[name] for name in plan.models], plan.conduct
+        if conduct.hedge is not None and len(chain) > 1:
+            # In the place of the first, and outside of its retries: it is the wait for all of them that is cut short.
+            first, second = chain[:2]
+            chain[0] = Hedged(first, second, conduct.hedge, measured, health.hedges, stops_at=conduct.stops_at)
+        return FallbackProvider(chain, stops_at=conduct.stops_at)
 
     @property
     def model(self) -> Model:

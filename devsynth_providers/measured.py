@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from .types import Attempt, Latency
@@ -27,8 +27,10 @@ class Measured:
     """Takes note of attempts, and tells each model's usual time to the first token and speed after it, kept apart.
 
     Both are weighted medians. From answers that came whole, the two can not be told apart: the time of the shortest of
-    them stands for the first token. A timeout counts as a first token that came when waiting ended. A reader that takes
-    its time makes a stream look slow. Any thread may call any method. *clock* counts seconds.
+    them stands for the first token. A timeout counts as a first token that came when waiting ended, and so does an
+    attempt that was given up because another model, asked for its being slow, began first: left out, what is slow would
+    seem ever rarer. A reader that takes its time makes a stream look slow. Any thread may call any method. *clock*
+    counts seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,26 +43,33 @@ class Measured:
         self._made = float("-inf")
         self._news = False
 
-    def note(self, attempts: Iterable[Attempt], *, streamed: bool) -> None:
-        """Learn from *attempts*; those that failed otherwise than by running out of time say nothing of speed."""
+    def note(self, attempts: Collection[Attempt], *, streamed: bool) -> None:
+        """Learn from the *attempts* of a request; those that failed otherwise than by being slow say nothing of it."""
         now = self._clock()
+        beaten = any(each.reason == "hedge" and each.error is None for each in attempts)
         with self._lock:
             for attempt in attempts:
                 took = attempt.latency_s - attempt.wait_s
-                if attempt.error == "timeout":
+                lost = beaten and attempt.error == "cancelled" and attempt.reason == "primary"
+                if attempt.error == "timeout" or (lost and streamed):
                     self._add(self._first, attempt.model, now, took)
+                if not streamed and (attempt.error == "timeout" or lost):
+                    self._keep_whole(attempt.model, now, took, 0)
                 elif attempt.error is None and attempt.first_token_s is not None and attempt.finish_reason:
                     self._answered(attempt, now, took, attempt.first_token_s - attempt.wait_s, streamed)
 
     def _answered(self, attempt: Attempt, now: float, took: float, first: float, streamed: bool) -> None:
         tokens = attempt.usage.output_tokens
         if not streamed:
-            self._whole.setdefault(attempt.model, deque(maxlen=KEPT)).append((now, took, tokens))
-            self._news = True
+            self._keep_whole(attempt.model, now, took, tokens)
             return
         self._add(self._first, attempt.model, now, first)
         if tokens > 1 and took > first:
             self._add(self._speed, attempt.model, now, (tokens - 1) / (took - first))
+
+    def _keep_whole(self, model: str, now: float, took: float, tokens: int) -> None:
+        self._whole.setdefault(model, deque(maxlen=KEPT)).append((now, took, tokens))
+        self._news = True
 
     def _add(self, kind: dict[str, _Samples], model: str, now: float, value: float) -> None:
         kind.setdefault(model, deque(maxlen=KEPT)).append((now, value))
@@ -84,6 +93,14 @@ class Measured:
         now = self._clock()
         with self._lock:
             return _quantile(_weighted(self._first.get(model, ()), now), quantile)
+
+    def whole_s(self, model: str, quantile: float) -> float | None:
+        """The time within which so large a share of the answers of *model* that came whole were there; ``None`` if too
+        little was seen."""
+        now = self._clock()
+        with self._lock:
+            samples = [(at, took) for at, took, _ in self._whole.get(model, ())]
+            return _quantile(_weighted(samples, now), quantile)
 
     def _of(self, model: str, now: float) -> Latency | None:
         first = _weighted(self._first.get(model, ()), now)

@@ -8,7 +8,7 @@ raised as ``StreamInterrupted`` with that text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -221,12 +221,20 @@ class Reply:
             for chunks in (self._chunks, *reversed(self._inside))[self._unbegun :]:
                 await chunks.aclose()
         finally:
-            for callback in self._on_finish:
+            await self._call_back(iter(self._on_finish), error)
+            if isinstance(error, ProviderError):
+                error.attempts = self.attempts
+
+    async def _call_back(self, callbacks: Iterator[OnFinish], error: BaseException | None) -> None:
+        """Call all of them, also those after one that fails, or is cancelled while it waits."""
+        for callback in callbacks:
+            try:
                 done = callback(self, error)
                 if done is not None:
                     await done
-            if isinstance(error, ProviderError):
-                error.attempts = self.attempts
+            except BaseException:
+                await self._call_back(callbacks, error)
+                raise
 
     async def __aenter__(self) -> Self:
         return self

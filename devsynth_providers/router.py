@@ -162,7 +162,7 @@ class Router(ProviderPort):
             if plan.limits != request.limits:
                 request = replace(request, limits=plan.limits)
             try:
-                reply = await deployment.chain(plan).send(request)
+                reply = await deployment.chain(plan, self._measured, self._health).send(request)
             except DevSynthError as error:
                 failure = error
             else:

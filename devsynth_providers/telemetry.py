@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
@@ -23,6 +24,7 @@ from .errors import ConfigurationError, DevSynthError, ProviderError
 from .reply import Reply
 from .types import Attempt, ChatRequest, Model, Plan, Request, Tally
 
+T = TypeVar("T")
 Attribute = str | bool | int | float | list[str]
 
 _PROVIDER_NAMES = {"lmstudio": "lm_studio", "local": "llama_cpp"}
@@ -30,6 +32,30 @@ _IN_PROCESS = frozenset(("local", "stub"))
 
 
 _tracer = trace.get_tracer("devsynth_providers")
+
+
+class Racer:
+    """One of two that are asked at the same time: its spans tell which of the other it lost to."""
+
+    def __init__(self) -> None:
+        self._span: Span = trace.INVALID_SPAN
+
+    async def run(self, work: Awaitable[T]) -> T:
+        """Do *work*, as a task of its own; the attempts in it are this one's."""
+        _racer.set(self)
+        return await work
+
+    def attempted(self, span: Span) -> None:
+        """Its next attempt has begun."""
+        self._span = span
+
+    def lost_to(self, winner: Racer) -> None:
+        """Link what it is doing now to what *winner* did."""
+        if self._span.is_recording():
+            self._span.add_link(winner._span.get_span_context())
+
+
+_racer: ContextVar[Racer | None] = ContextVar("devsynth_racer", default=None)
 
 
 class RequestSpan:
@@ -157,6 +183,8 @@ def attempt_span(request: Request, model: Model) -> Iterator[AttemptSpan]:
     kind = SpanKind.INTERNAL if model.provider in _IN_PROCESS else SpanKind.CLIENT
     name = f"{_operation(request)} {model.id}"
     span = _tracer.start_span(name, kind=kind, attributes=_attempt_facts(request, model))
+    if (racer := _racer.get()) is not None:
+        racer.attempted(span)
     handle = AttemptSpan(span)
     with _current(span), turns.heard_by(handle):
         yield handle

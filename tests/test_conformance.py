@@ -38,6 +38,7 @@ from devsynth_providers import (
 )
 from devsynth_providers.layers.breaking import Breaking
 from devsynth_providers.layers.defaults import Defaults
+from devsynth_providers.layers.hedged import Hedged
 from devsynth_providers.layers.limited import Limited
 from devsynth_providers.layers.matched import Matched
 from devsynth_providers.layers.metered import Metered
@@ -46,8 +47,10 @@ from devsynth_providers.layers.retrying import Retrying
 from devsynth_providers.layers.timed import Timed
 from devsynth_providers.layers.traced import Traced
 from devsynth_providers.limits import Limiter
+from devsynth_providers.measured import Measured
 from devsynth_providers.policy.file import load_policy
 from devsynth_providers.testing import ScriptedProvider
+from devsynth_providers.types import Hedge
 
 from . import lmstudio, messages
 from .helpers import model, policy
@@ -60,6 +63,10 @@ Subject = Callable[[Loopback], ProviderPort]
 
 def scripted(**options: Any) -> ScriptedProvider:
     return ScriptedProvider(*[("one ", "two ", "three")] * 50, **options)
+
+
+def slow() -> ScriptedProvider:
+    return ScriptedProvider(*[(0.01, "one ", "two ", "three")] * 50)
 
 
 def failing(name: str) -> ScriptedProvider:
@@ -93,6 +100,7 @@ SUBJECTS: dict[str, Subject] = {
     "Timed": lambda server: Timed(scripted()),
     "Defaults": lambda server: Defaults(scripted(), temperature=0.1, max_tokens=100),
     "Traced": lambda server: Traced(scripted()),
+    "Hedged": lambda server: Hedged(slow(), scripted(), Hedge(after=0.001, max_extra=1), Measured(), Health().hedges),
     "Limited": lambda server: Limited(scripted(), busy_limiter()),
     "Matched": lambda server: Matched(scripted()),
     "Metered": lambda server: Metered(scripted()),

@@ -31,6 +31,7 @@ from devsynth_providers.policy.contradictions import contradictions
 from devsynth_providers.policy.reach import Reach
 from devsynth_providers.policy.sections import Example
 from devsynth_providers.policy.shorthands import nearest
+from devsynth_providers.types import Hedge
 
 from .helpers import model, policy
 from .test_rules import requests, whens
@@ -221,6 +222,19 @@ def test_quality_below_a_floor_and_unused_models_are_only_warnings() -> None:
     assert [(each.path, each.warning) for each in contradictions(made)] == [
         (("rules", 0, "models", 0), True),
         (("models", "b"), True),
+    ]
+
+
+def test_a_hedge_without_a_second_model_is_only_a_warning() -> None:
+    made = replace(
+        policy(model("a"), model("b")),
+        rules=(
+            Rule(name="x", when=HIGH, models=("a",), hedge=Hedge()),
+            Rule(name="y", models=("b", "a"), hedge=Hedge()),
+        ),
+    )
+    assert [(each.path, each.warning, each.message) for each in contradictions(made)] == [
+        (("rules", 0, "hedge"), True, "rule 'x' names only one model: there is none to hedge with")
     ]
 
 

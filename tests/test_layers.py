@@ -240,6 +240,16 @@ class TestFallback:
         assert str(caught.value).startswith("All providers failed. Last error: two")
         assert isinstance(caught.value, ProviderError)
 
+    async def test_of_one_that_asks_several_each_failure_counts_and_none_is_asked_again(self, ask: Ask) -> None:
+        a, b, c = (
+            Traced(ScriptedProvider(error, model=model(name)))
+            for name, error in (("a", RateLimitError("1")), ("b", ProviderTimeout("2")), ("c", ProviderTimeout("3")))
+        )
+        with pytest.raises(AllProvidersFailed) as caught:
+            await ask(FallbackProvider([FallbackProvider([a, b]), b, c]))
+        assert [each.model for each in caught.value.exceptions] == ["a", "b", "c"]
+        assert [attempt.reason for attempt in caught.value.attempts] == ["primary", "fallback", "fallback"]
+
     async def test_a_chain_of_one_raises_its_own_error(self, ask: Ask) -> None:
         with pytest.raises(RateLimitError):
             await ask(FallbackProvider([ScriptedProvider(RateLimitError("one"))]))

@@ -21,10 +21,10 @@ class Clock:
 
 
 def attempt(latency_s: float, first_token_s: float | None = None, tokens: int = 101, **more: object) -> Attempt:
-    facts: dict[str, object] = {"finish_reason": "stop", "error": None, "wait_s": 0.0, "model": "m", **more}
+    usual = {"reason": "primary", "finish_reason": "stop", "error": None, "wait_s": 0.0, "model": "m"}
+    facts: dict[str, object] = {**usual, **more}
     return Attempt(
         number=1,
-        reason="primary",
         provider="test",
         latency_s=latency_s,
         first_token_s=latency_s if first_token_s is None else first_token_s,
@@ -76,6 +76,32 @@ def test_running_out_of_time_is_slow_and_other_failures_are_neither(measured: Me
     measured.note([attempt(30.0, error="timeout", finish_reason=None)] * 3, streamed=True)
     measured.note([attempt(0.001, error="rate_limit", finish_reason=None)] * 9, streamed=True)
     assert measured.first_token_s("m", 0.5) == 30.0
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_who_was_given_up_for_another_was_slow_and_who_was_cancelled_otherwise_says_nothing(
+    measured: Measured, streamed: bool
+) -> None:
+    def of(quantile: float) -> float | None:
+        return measured.first_token_s("m", quantile) if streamed else measured.whole_s("m", quantile)
+
+    lost = attempt(5.0, error="cancelled", finish_reason=None)
+    won = attempt(0.2, model="other", reason="hedge")
+    measured.note([lost], streamed=streamed)
+    measured.note([lost, attempt(0.2, model="other", reason="hedge", error="cancelled")], streamed=streamed)
+    assert of(0.95) is None
+    for _ in range(19):
+        measured.note([attempt(1.0)], streamed=streamed)
+    measured.note([lost, won], streamed=streamed)
+    assert (of(0.95), of(0.99)) == (1.0, 5.0)
+
+
+def test_how_long_whole_answers_take_is_known_of_whole_answers(measured: Measured) -> None:
+    measured.note([attempt(9.0, 1.0)] * 5, streamed=True)
+    assert measured.whole_s("m", 0.5) is None
+    measured.note([attempt(each) for each in (1.0, 2.0, 3.0, 4.0)], streamed=False)
+    measured.note([attempt(30.0, error="timeout", finish_reason=None)], streamed=False)
+    assert [measured.whole_s("m", share) for share in (0.2, 0.5, 0.75, 0.95)] == [1.0, 3.0, 4.0, 30.0]
 
 
 def test_waiting_for_ones_turn_is_no_slowness(measured: Measured) -> None:

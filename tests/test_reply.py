@@ -126,6 +126,24 @@ async def test_callbacks_run_once_in_order_however_it_ends() -> None:
     assert heard == [("first", "a", caught.value), ("second", "a", caught.value)]
 
 
+async def test_callbacks_run_also_after_one_that_is_cancelled_while_it_waits() -> None:
+    heard: list[str] = []
+
+    async def wait(*_: object) -> None:
+        heard.append("waits")
+        await asyncio.sleep(3600)
+
+    reply = await ScriptedProvider("a").send(ASKED)
+    reply.on_finish(wait).on_finish(lambda *_: heard.append("last"))
+    task = asyncio.create_task(reply.read())
+    while not heard:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert heard == ["waits", "last"]
+
+
 async def test_cancelling_closes_it_and_is_not_turned_into_an_error_of_ours() -> None:
     provider = ScriptedProvider(("a", 3600.0, "b"))
 

@@ -32,7 +32,7 @@ def now() -> float:
 
 
 class Health:
-    """How servers have been of late: one circuit for each, and one budget for retries.
+    """How servers have been of late: one circuit for each, one budget for retries, and one for hedges.
 
     A router has one of its own; routers that ask the same servers may share one, from any number of loops and threads.
     It outlives policies: where a server, its model and the credential are the same, so is the circuit. *chance* returns
@@ -55,6 +55,7 @@ class Health:
         self._waiting = self._room = waiting
         self.chance = chance
         self.retries = RetryBudget(clock)
+        self.hedges = RetryBudget(clock, floor_per_s=0.0, to_begin_with=0.0)
 
     def circuit(self, identity: Identity) -> Circuit:
         """The circuit of whoever *identity* is: the same one as long as anybody uses it, or it was used of late."""

@@ -28,7 +28,8 @@ class FallbackProvider(ProviderPort):
     *stops_at*; what a content policy refused (``content_filtered``) goes on where that is not in it. After
     ``ContextTooLong`` only larger windows are asked. Vectors come from one vector space: an embedding passes on only to
     providers of the same model. When all have failed, ``AllProvidersFailed`` holds one error for each; if only one
-    could be asked, its own error is raised.
+    could be asked, its own error is raised. Of a provider that asks several itself, each error counts, and none of them
+    is asked again.
     """
 
     def __init__(
@@ -53,17 +54,21 @@ class FallbackProvider(ProviderPort):
     async def send(self, request: Request) -> Reply:
         request, errors = request.begun(), list[ProviderError]()
         unpaid: BudgetExceeded | None = None
+        asked = set[str]()
         for provider in self._able(request):
-            if errors and not _may_follow(provider, errors, request):
+            if provider.model.name in asked or (errors and not _may_follow(provider, errors, request)):
                 continue
             try:
                 reply = await provider.send(request)
             except BudgetExceeded as error:
                 unpaid = error
             except ProviderError as error:
-                if not self._passes_on(error):
-                    raise
-                errors.append(error)
+                failed = error.exceptions if isinstance(error, AllProvidersFailed) else (error,)
+                for final in (each for each in failed if not self._passes_on(each)):
+                    final.attempts = error.attempts
+                    raise final from final.__cause__
+                errors += failed
+                asked |= {each.model for each in failed[1:]}
                 request = request.on(reason="fallback")
             else:
                 reply.degraded = reply.degraded or provider is not self.providers[0]

@@ -134,6 +134,9 @@ def _of_rules(rules: tuple[Rule, ...], known: Mapping[str, Model], *, assumes_pr
             yield Contradiction((*path, "models"), message, "lower min_quality, or name another model")
         yield from _below_any_call(rule, models, path)
         yield from _of_spaces(rule, models, path)
+        if rule.hedge is not None and len(set(rule.models)) < 2:
+            message = f"rule {rule.name!r} names only one model: there is none to hedge with"
+            yield Contradiction((*path, "hedge"), message, "name a second model", warning=True)
     yield from _not_reached(rules)
     if not rules[-1].when.everything:
         hint = "add a last rule without 'when'"

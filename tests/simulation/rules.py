@@ -36,10 +36,12 @@ def broken(story: Story) -> list[str]:
 
 
 def told(outcome: Outcome) -> tuple[Attempt, ...] | None:
-    """The attempts that the caller is told of, ``None`` if it is told nothing."""
+    """The attempts that the caller is told of, by their numbers; ``None`` if it is told nothing. An error tells them in
+    the order in which they ended."""
     if outcome.response is not None:
         return outcome.response.attempts
-    return getattr(outcome.error, "attempts", None)
+    attempts: tuple[Attempt, ...] | None = getattr(outcome.error, "attempts", None)
+    return None if attempts is None else tuple(sorted(attempts, key=lambda attempt: attempt.number))
 
 
 def ends_in_time(story: Story, one: Outcome) -> Iterator[str]:
@@ -111,7 +113,8 @@ def tells_every_call(story: Story, one: Outcome) -> Iterator[str]:
     if [each.number for each in attempts] != list(range(1, len(attempts) + 1)):
         yield f"the attempts are numbered {[each.number for each in attempts]}"
     for before, after in itertools.pairwise(attempts):
-        if after.reason != ("retry" if before.model == after.model else "fallback") and not story.stormy:
+        again = after.model in asked[: after.number - 1]
+        if after.reason not in (("retry",) if again else ("fallback", "hedge")) and not story.stormy:
             yield f"{after.model} after {before.model} is called {after.reason}"
     if min((min(a.usage.input_tokens, a.usage.output_tokens) for a in attempts), default=0) < 0:
         yield f"less than nothing was used: {[a.usage for a in attempts]}"
@@ -129,9 +132,10 @@ def asks_within_the_plan(story: Story, one: Outcome) -> Iterator[str]:
         if any(asked.count(name) > most for name in asked):
             yield f"{asked} were asked, with {policy.retry.attempts} attempts at each, before and after a wait"
         return
-    groups = [(name, len(list(calls))) for name, calls in itertools.groupby(asked)]
-    names = [name for name, _ in groups]
-    if any(calls > policy.retry.attempts for _, calls in groups) or len(set(names)) < len(names):
+    hedged = any(hit.request.call.reason == "hedge" for hit in story.hits[one.ask.text])
+    names = list(dict.fromkeys(asked))
+    apart = [name for name, _ in itertools.groupby(asked)]
+    if any(asked.count(name) > policy.retry.attempts for name in names) or (apart != names and not hedged):
         yield f"{asked} were asked, with {policy.retry.attempts} attempts at each"
     plan = one.plan if one.response is None else one.response.plan
     if plan is None or one.plan is None:
@@ -140,6 +144,26 @@ def asks_within_the_plan(story: Story, one: Outcome) -> Iterator[str]:
         yield f"{names} were asked; the plan was {one.plan.models}, then {plan.models}"
     if one.response is not None and names != [name for name in plan.models if name in names]:
         yield f"{names} were asked in another order than {plan.models}"
+
+
+def hedges_as_the_rule_says(story: Story, one: Outcome) -> Iterator[str]:
+    """Once at most, at the second model, when the first has had its time; only who lost is cancelled."""
+    asked, hits = story.asked[one.ask.text], story.hits[one.ask.text]
+    hedges = [number for number, hit in enumerate(hits) if hit.request.call.reason == "hedge"]
+    for attempt in told(one) or ():
+        if attempt.error == "cancelled" and one.response is not None and attempt.model == one.response.model:
+            yield f"the attempt at {attempt.model} was cancelled, which answered"
+    if not hedges or one.plan is None or story.stormy:
+        return
+    hedge = one.plan.conduct.hedge
+    if hedge is None or len(hedges) > 1:
+        yield f"{len(hedges)} hedges, and the rule says {hedge}"
+    elif not isinstance(hedge.after, str) and hits[hedges[0]].at_s < one.began + hedge.after - GRACE_S:
+        yield f"began at {one.began}, to be hedged after {hedge.after} s, and was hedged at {hits[hedges[0]].at_s}"
+    if one.response is not None and one.response.plan is not None and asked[hedges[0]] != one.response.plan.models[1]:
+        yield f"{asked} were asked, the hedge as number {hedges[0] + 1}; the plan was {one.response.plan.models}"
+    if one.ask.way == "vectors" and len({story.schedule.policy.models[name].id for name in asked}) > 1:
+        yield f"{asked} were asked for vectors, which are of several spaces"
 
 
 def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
@@ -170,6 +194,7 @@ RULES: tuple[Rule, ...] = (
     embeds_each_text,
     tells_every_call,
     asks_within_the_plan,
+    hedges_as_the_rule_says,
     pays_within_the_ceiling,
 )
 

@@ -24,7 +24,7 @@ from devsynth_providers import Timeouts as Clocks
 from devsynth_providers.policy.rules import Weights, When
 from devsynth_providers.testing import Fault
 from devsynth_providers.testing.faults import Kind
-from devsynth_providers.types import Request
+from devsynth_providers.types import Hedge, Request
 
 LASTS_S = 60.0
 TASKS = (None, "design", "chores")
@@ -124,6 +124,7 @@ def _rule(dice: random.Random, task: str | None, models: tuple[str, ...]) -> Rul
         max_cost_usd=_maybe(dice, 0.4, 0.0005, 0.05),
         max_latency_s=_maybe(dice, 0.1, 1, 10),
         min_quality=_maybe(dice, 0.1, 0, 0.5),
+        hedge=_hedge(dice) if dice.random() < 0.5 else None,
     )
 
 
@@ -139,6 +140,11 @@ def _limits(dice: random.Random, models: tuple[str, ...]) -> dict[str, RateLimit
         )
         for name in dice.choice((("test",), (dice.choice(models),), ("test", dice.choice(models))))
     }
+
+
+def _hedge(dice: random.Random) -> Hedge:
+    after: Any = dice.choice(("p50", "p95", dice.uniform(0.0001, 0.2), dice.uniform(0.0001, 0.2), dice.uniform(0.1, 3)))
+    return Hedge(after=after, max_extra=dice.choice((0.05, 0.5, 1.0, 1.0, 1.0)))
 
 
 def _faults(dice: random.Random) -> tuple[Fault, ...]:
