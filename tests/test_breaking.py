@@ -275,7 +275,7 @@ class TestTheLayer:
             await asyncio.gather(*long)
             server.after_s = 50
             long = [asyncio.create_task(layer.complete(WHOLE)) for _ in range(6)]
-            await asyncio.sleep(49)
+            await asyncio.sleep(41)
             assert layer.circuit.refuses
             await asyncio.gather(*long)
             assert not layer.circuit.avoided

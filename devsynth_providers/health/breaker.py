@@ -106,7 +106,7 @@ class Breaker:
 
     def unheard(self, now: float, leave: Pass, since: float, *, lost: bool) -> State | None:
         """Nothing has come of an attempt since the moment *since*: it is slow, or so late that it may be *lost*."""
-        if leave.era != self._era or self._heard_at >= since:
+        if leave.era != self._era or self._heard_at > since:
             return None
         if leave is self._probe:
             if not lost:
