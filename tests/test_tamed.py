@@ -149,6 +149,23 @@ async def test_an_applications_callbacks_do_not_get_our_prompts_with_their_answe
     assert heard == []
 
 
+async def test_it_does_no_work_for_its_logs_after_an_answer(server: Loopback) -> None:
+    import asyncio
+
+    from devsynth_providers.providers._litellm import load
+
+    await load.ready()
+    if load.internal() is None:
+        pytest.skip("this LiteLLM can not be told")
+    before = asyncio.all_tasks()
+    mine = OpenAIProvider("m", base_url=server.url, transport="litellm")
+    for streamed in (False, True):
+        await mine.complete(ChatRequest.of("hi", stream=streamed))
+    await asyncio.sleep(0.05)
+    assert asyncio.all_tasks() == before  # its logs are written by a task that stays
+    await mine.aclose()
+
+
 FAR_SIDES = [
     (whole(), stream()),
     (failure(401, f"Incorrect API key provided: {KEY}", f"bad_{KEY}"),) * 2,

@@ -11,6 +11,7 @@ import os
 import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from devsynth_providers import (
     ProviderUnavailable,
     SyncRouter,
     Tls,
+    Usage,
 )
 from devsynth_providers.providers import sessions
 
@@ -291,6 +293,22 @@ class TestConnections:
         await first.generate("hi")  # opens what it needs again
         assert server.connections == 2
         await first.aclose()
+
+    async def test_streams_one_after_the_other_share_a_connection(self, server: Loopback, lane: str) -> None:
+        answer = stream()
+        server.script(
+            replace(
+                answer,
+                content_length=sum(len(piece) for piece in answer.pieces if isinstance(piece, bytes)),
+                pause_s=0.01,
+            )
+        )
+        mine = provider(server, lane)
+        for _ in range(3):
+            response = await mine.complete(ChatRequest.of("hi", stream=True))
+            assert (response.usage, response.finish_reason) == (Usage(4, 3), "stop")
+        assert server.connections == 1
+        await mine.aclose()
 
     async def test_keys_do_not_cost_descriptors(self, server: Loopback, lane: str) -> None:
         many = [provider(server, lane, api_key=f"sk-{number:020}") for number in range(150)]

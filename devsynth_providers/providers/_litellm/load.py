@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 import threading
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,18 @@ NO_MCP = "_skip_mcp_handler"
 def has_mcp_switch() -> bool:
     """Whether this LiteLLM obeys ``NO_MCP``; older ones would pass it on to the provider."""
     return NO_MCP in inspect.getsource(_load().main)
+
+
+@functools.cache
+def internal() -> ContextVar[bool] | None:
+    """What tells this LiteLLM that a call is part of another, whose cost and callbacks are taken care of elsewhere;
+    ``None`` if it is an older one, which does not ask."""
+    load()
+    try:
+        told: ContextVar[bool] = importlib.import_module("litellm._internal_context").is_internal_call
+    except (ImportError, AttributeError):
+        return None
+    return told
 
 
 @functools.cache

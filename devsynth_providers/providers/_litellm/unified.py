@@ -8,7 +8,7 @@ over our wire in a dialect that we know; else LiteLLM does not tell, and that it
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any
 
 from typing_extensions import override
@@ -89,19 +89,22 @@ class Unified(ProviderPort):
             reader = None if self._dialect is None else Reader(self.model, self._dialect, [self._api_key or ""])
             if isinstance(request, EmbedRequest):
                 with clients.read_by(reader):
-                    told = await litellm.aembedding(input=list(request.texts), **self._target())
+                    told = await _unlogged(litellm.aembedding(input=list(request.texts), **self._target()))
                 rows = self._vectors.read(told.data, request, self.model)
                 yield Chunk(vectors=rows, finish_reason="stop", usage=answers.usage(told), model=self._said(told))
                 return
             assert isinstance(request, ChatRequest)
             with clients.read_by(reader):
-                answer = await litellm.acompletion(**self._target(), **self._options(request))
+                answer = await _unlogged(litellm.acompletion(**self._target(), **self._options(request)))
             if not request.stream:
                 yield self._whole(answer)
                 return
             try:
                 async for delta in answer:
-                    yield self._piece(delta, answer, reader)
+                    chunk = self._piece(delta, answer, reader)
+                    yield chunk
+                    if chunk.usage is not None:
+                        break  # the last that it says; asked for more, it would put the answer together for its logs
             finally:
                 await _close(answer)
             return
@@ -197,6 +200,20 @@ class Unified(ProviderPort):
     def _said(self, answer: Any) -> str:
         """The model that the provider says it was."""
         return answer.model or ""
+
+
+async def _unlogged(call: Awaitable[Any]) -> Any:
+    """What *call* of LiteLLM's gives, without what it does after each for its own prices, budgets and callbacks: those
+    are ours, and an application's would get our prompts with their answers."""
+    internal = load.internal()
+    if internal is None:
+        return await call
+    before = internal.get()
+    internal.set(True)
+    try:
+        return await call
+    finally:
+        internal.set(before)  # not by a token: a generator that is forgotten is closed in another context
 
 
 async def _close(stream: Any) -> None:
