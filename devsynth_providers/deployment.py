@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import weakref
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from .errors import ConfigurationError, NoModelFits, NotConfigured
+from .guard import Guard
 from .health import Circuit, Health, RetryBudget
 from .layers.breaking import Breaking
 from .layers.fallback import FallbackProvider
@@ -274,7 +274,7 @@ class Deployments:
         self.current = first
         self._retired: list[Deployment] = []
         self._unclosed: list[ProviderPort] = []
-        self._lock = threading.Lock()
+        self._lock = Guard()
 
     def hold(self) -> Hold:
         """Claim the current deployment, until ``release``."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from .guard import Guard
 from .types import Attempt, Latency
 
 HALF_LIFE_S = 900.0
@@ -35,7 +35,7 @@ class Measured:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Guard()
         self._first: dict[str, _Samples] = {}
         self._speed: dict[str, _Samples] = {}
         self._whole: dict[str, deque[tuple[float, float, int]]] = {}

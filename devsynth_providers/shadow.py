@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing_extensions import override
 
 from . import telemetry
 from .errors import NoModelFits
+from .guard import Guard
 from .policy import Conditions, Facts, Policy
 from .types import Model, Plan
 
@@ -63,7 +63,7 @@ class Shadow:
             for name, model in policy.models.items()
         }
         self._policy = replace(policy, models=models)
-        self._lock = threading.Lock()
+        self._lock = Guard()
         self._requests = 0
         self._errors = 0
         self._last_error: str | None = None

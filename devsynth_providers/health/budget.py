@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .guard import Guard
+from ..guard import Guard
 
 FLOOR_PER_S = 0.2
 """Retries in a second that are allowed however few requests there are."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from typing_extensions import override
 
+from ..guard import Guard
 from .breaker import Breaker
-from .guard import Guard
 from .terms import Pass, State, Verdict
 
 LOOK_AGAIN_S = 1.0

@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ..guard import Guard
 from ..types import Identity
 from .breaker import Breaker
 from .budget import RetryBudget
 from .circuit import Circuit
-from .guard import Guard
 from .terms import Tolerance
 
 WAITING = 64

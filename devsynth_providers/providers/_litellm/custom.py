@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Protocol
 
+from ...guard import Guard
 from . import load
 
 PREFIX = "devsynth_llama"
@@ -29,7 +29,7 @@ PARAMETERS = frozenset(
 
 _PASSED = PARAMETERS | {"temperature", "stop"}
 
-_lock = threading.Lock()
+_guard = Guard()
 _keys = itertools.count(1)
 _engines: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
 
@@ -50,7 +50,7 @@ def enlist(engine: Engine) -> str:
 async def ready() -> Any:
     """LiteLLM, with our provider among its own."""
     litellm = await load.ready()
-    with _lock:
+    with _guard:
         if not any(entry["provider"] == PREFIX for entry in litellm.custom_provider_map):
             litellm.custom_provider_map.append({"provider": PREFIX, "custom_handler": _handler(litellm)})
     return litellm
