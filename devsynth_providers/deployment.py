@@ -28,6 +28,7 @@ from .policy import Conditions, Facts, Policy
 from .port import ProviderPort
 from .providers.base import BaseProvider
 from .providers.registry import ProviderRegistry
+from .reply import settle_left_behind
 from .shadow import Shadow
 from .types import Identity, Latency, Model, Plan, Retry, Timeouts
 
@@ -277,7 +278,9 @@ class Deployments:
         self._lock = Guard()
 
     def hold(self) -> Hold:
-        """Claim the current deployment, until ``release``."""
+        """Claim the current deployment, until ``release``. Answers that were left behind give back what they have: this
+        call may wait for it."""
+        settle_left_behind()
         while True:
             held = Hold(self.current)
             held.deployment.calls.add(held)

@@ -8,14 +8,22 @@ raised as ``StreamInterrupted`` with that text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+import contextlib
+import sys
+import warnings
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from .errors import ContentFiltered, EmptyResponse, ProviderError, ProviderUnavailable, StreamInterrupted
 from .types import Attempt, Chunk, Model, Plan, Response, ToolCall, Usage, assemble, total_cost
 
 OnFinish = Callable[["Reply", BaseException | None], Awaitable[None] | None]
+
+_closing: set[asyncio.Task[None]] = set()
+_left_behind: deque[Reply] = deque()
+"""Answers that were forgotten when their loop had ended."""
 
 
 class Reply:
@@ -23,7 +31,10 @@ class Reply:
 
     The attributes without an underscore are for layers to fill in; callers read them off the ``Response``.
     *begun* is the moment of the first content on the loop's clock; *usage* takes the place of what the chunks say.
+    One that is forgotten before its end is closed all the same, with a ``ResourceWarning``.
     """
+
+    _ended: float | None = 0.0  # until it is made
 
     def __init__(self, model: Model, chunks: AsyncGenerator[Chunk, None], *, started: float) -> None:
         self.model = model
@@ -37,11 +48,16 @@ class Reply:
         self._inside: list[AsyncGenerator[Chunk, None]] = []
         self._unbegun = 0  # how many of the generators, outermost first, nobody has asked for anything yet
         self._started = started
-        self._time = asyncio.get_running_loop().time
-        self._ended: float | None = None
+        self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
+        self._reader: asyncio.Task[Any] | None = None  # the task that waits for the next piece
+        self._let_go: asyncio.Future[None] | None = None  # somebody else has closed it, and waits for the reader
         self._next: Chunk | None = None
         self._seen: list[Chunk] = []
         self._on_finish: list[OnFinish] = []
+        self._entered = False
+        self._ended = None
+        settle_left_behind()
 
     @classmethod
     async def open(cls, model: Model, chunks: AsyncGenerator[Chunk, None]) -> Self:
@@ -54,6 +70,7 @@ class Reply:
         try:
             reply._next = await reply._first()
         except BaseException as error:
+            reply._ended = clock()
             await chunks.aclose()
             if isinstance(error, ProviderError):
                 error.usage = reply.reported_usage
@@ -79,7 +96,6 @@ class Reply:
     def since(self, started: float) -> Self:
         """Count this answer's times from *started*, a moment on the loop's clock."""
         self._started = started
-        self._time = asyncio.get_running_loop().time
         return self
 
     def on_finish(self, callback: OnFinish) -> Self:
@@ -119,14 +135,26 @@ class Reply:
     async def _another(self) -> Chunk:
         """The next piece. An answer that just ends, with no reason given, was cut off somewhere."""
         self._unbegun = 0
+        task = self._reader = asyncio.current_task()
+        cancelling = 0 if task is None else task.cancelling()
         try:
             return await anext(self._chunks)
+        except asyncio.CancelledError:
+            if task is None or self._let_go is None or task.uncancel() > cancelling:
+                raise
+            raise StreamInterrupted(
+                "it was closed while somebody read it", provider=self.model.provider, model=self.model.name
+            ) from None
         except StopAsyncIteration:
             if any(chunk.finish_reason for chunk in self._seen):
                 raise
             raise ProviderUnavailable(
                 "it ended without a finish reason", provider=self.model.provider, model=self.model.name
             ) from None
+        finally:
+            self._reader = None
+            if self._let_go is not None and not self._let_go.done():
+                self._let_go.set_result(None)
 
     def _interrupted(self, error: ProviderError) -> ProviderError:
         """What *error* is to a caller who has seen a part of the answer."""
@@ -135,6 +163,7 @@ class Reply:
             error.partial = partial
             return error
         if isinstance(error, StreamInterrupted):
+            error.partial = error.partial or partial
             return error
         wrapped = StreamInterrupted(
             f"the answer broke off after {len(partial)} characters: {error}",
@@ -214,19 +243,18 @@ class Reply:
         if self._ended is not None:
             return
         self._ended = self._time()
-        self._next = None
         try:
-            # A generator that never began does not close what it was given: each is closed, outermost first. Those
-            # have nothing to close, and a loop that is ending would complain that they begin now.
-            for chunks in (self._chunks, *reversed(self._inside))[self._unbegun :]:
-                await chunks.aclose()
+            await self._close()
         finally:
-            await self._call_back(iter(self._on_finish), error)
-            if isinstance(error, ProviderError):
-                error.attempts = self.attempts
+            callbacks, self._on_finish = self._on_finish, []
+            try:
+                await self._call_back(iter(callbacks), error)
+            finally:
+                if isinstance(error, ProviderError):
+                    error.attempts = self.attempts
 
     async def _call_back(self, callbacks: Iterator[OnFinish], error: BaseException | None) -> None:
-        """Call all of them, also those after one that fails, or is cancelled while it waits."""
+        """Call one after the other, also those after one that fails, or is cancelled while it waits."""
         for callback in callbacks:
             try:
                 done = callback(self, error)
@@ -236,10 +264,72 @@ class Reply:
                 await self._call_back(callbacks, error)
                 raise
 
+    async def _close(self) -> None:
+        self._next = None
+        if self._reader is not None and self._reader is not asyncio.current_task():
+            self._let_go = self._loop.create_future()
+            self._reader.cancel()  # from the inside: a generator at work can not be closed
+            await self._let_go
+        # A generator that never began does not close what it was given: each is closed, outermost first. Those have
+        # nothing to close, and a loop that is ending would complain that they begin now.
+        for chunks in (self._chunks, *reversed(self._inside))[self._unbegun :]:
+            await chunks.aclose()
+
+    def _tell(self) -> Sequence[Awaitable[None]]:
+        """Call all who want to hear of the end, also where one of them fails; returns what they still have to do."""
+        failed: Exception | None = None
+        callbacks, self._on_finish = self._on_finish, []
+        still: list[Awaitable[None]] = []
+        for callback in callbacks:
+            try:
+                if (more := callback(self, None)) is not None:
+                    still.append(more)
+            except Exception as caught:  # noqa: BLE001 - raised when everybody has heard
+                failed = failed or caught
+        if failed is not None:
+            raise failed
+        return still
+
+    def __del__(self) -> None:
+        if self._ended is not None or sys.is_finalizing():
+            return
+        try:  # a garbage collector may be at work anywhere, in a thread that holds any lock: nothing is done here
+            self._loop.call_soon_threadsafe(self._forgotten)
+        except RuntimeError:  # the loop is closed
+            _left_behind.append(self)
+        if not self._entered:  # else whoever has entered it is forgotten, too, and leaves it
+            told = f"an answer of {self.model.name} was forgotten before its end: leave it by async with, or read it"
+            warnings.warn(told, ResourceWarning, stacklevel=2, source=self)
+
+    def _forgotten(self) -> None:
+        """On a loop: nobody has it any more. It is written down at once: a loop that ends cancels its tasks before they
+        begin, and closes generators itself."""
+        if self._ended is not None:
+            return
+        self._ended = self._time()
+        still = self._tell()
+        if self._loop is asyncio.get_running_loop():
+            task = self._loop.create_task(self._closed_alone(still))
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
+
+    async def _closed_alone(self, still: Sequence[Awaitable[None]]) -> None:
+        with contextlib.suppress(RuntimeError):  # the garbage collector has the loop close the same generators
+            await self._close()
+        for each in still:
+            await each
+
     async def __aenter__(self) -> Self:
+        self._entered = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def settle_left_behind() -> None:
+    """Have those answers written down, on the running loop, that were forgotten when theirs had ended."""
+    while _left_behind:
+        asyncio.get_running_loop().call_soon(_left_behind.popleft()._forgotten)
