@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
+import contextlib
 import os
 import sys
 import threading
@@ -11,13 +13,14 @@ import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar, Unpack, cast
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, ProviderUnavailable, StreamInterrupted
 from .port import ProviderPort
 from .types import MAX_TOKENS, TEMPERATURE, Context, Message, Options, Parameters, Request, Response
 
 T = TypeVar("T")
 
 _AT_EXIT_S = 5.0
+_LOOK_S = 0.1
 _running: weakref.WeakSet[SyncRouter] = weakref.WeakSet()
 
 
@@ -32,7 +35,7 @@ class SyncRouter:
     """Drives a provider on an event loop of its own, in a thread of its own: also from inside a running loop.
 
     The thread starts with the first call. Any number of threads may call at once. ``close`` ends it; it closes the
-    provider too.
+    provider too. Calls that are under way then fail: ``ProviderUnavailable``, or ``StreamInterrupted``.
     """
 
     def __init__(self, provider: ProviderPort) -> None:
@@ -47,6 +50,7 @@ class SyncRouter:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._forgotten: weakref.finalize[Any, SyncRouter] | None = None
 
     def complete(self, request: Request | str | None = None, **options: Unpack[Options]) -> Response:
         """Ask, and return the whole answer."""
@@ -122,9 +126,12 @@ class SyncRouter:
 
     def close(self) -> None:
         """Close the provider, and end the thread."""
-        self._running()
-        thread = self._thread
-        self._run(self._provider.aclose())
+        with self._locked():
+            self._running()
+            thread = self._thread
+        closing = self._begin(self._provider.aclose())
+        with contextlib.suppress(concurrent.futures.CancelledError):  # another thread closes it, too
+            closing.result()
         self.stop()
         if thread is not None:
             thread.join()  # a router's aclose has stopped it from inside, and could not wait for it
@@ -132,58 +139,88 @@ class SyncRouter:
     def stop(self, wait_s: float | None = None) -> None:
         """End the thread, and whatever it still has to do; the next call starts another. Waits for that, but for no
         longer than *wait_s* seconds."""
-        with self._lock:
+        if self._pid != os.getpid():
+            return self._forget()
+        with self._lock:  # who has been told to begin is before this: it begins, and is ended
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
-        if loop is None or thread is None:
-            return
-        loop.call_soon_threadsafe(loop.stop)
+            if loop is None or thread is None or self._forgotten is None:
+                return None
+            self._forgotten.detach()
+            loop.call_soon_threadsafe(loop.stop)
         if thread is not threading.current_thread():
             thread.join(wait_s)
+        return None
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        with self._locked():
+            return asyncio.run_coroutine_threadsafe(work, self._running())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        future = self._begin(work)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            model = self._provider.model
+            told = f"{model.name} was closed while it was asked"
+            raise ProviderUnavailable(told, provider=model.provider, model=model.name) from None
         except BaseException:  # Ctrl-C in the calling thread ends the call in the other one too
             future.cancel()
             raise
 
-    def _iterate(self, pieces: AsyncGenerator[T, None]) -> Iterator[T]:
-        end = object()
-
-        async def step() -> object:
-            return await anext(pieces, end)
-
+    def _iterate(self, pieces: AsyncGenerator[str, None]) -> Iterator[str]:
+        stream, seen = _Stream(pieces), list[str]()
+        with self._locked():
+            loop = self._running()
         try:
-            while (piece := self._run(step())) is not end:
-                yield cast("T", piece)
+            while (piece := self._next(stream, loop, seen)) is not None:
+                seen.append(piece)
+                yield piece
         finally:
-            self._let_go(pieces)
+            self._let_go(stream, loop)
 
-    def _let_go(self, pieces: AsyncGenerator[Any, None]) -> None:
-        """Close a stream that its reader has left. A garbage collector may do so anywhere: on the loop's own thread
-        there must be no waiting for the loop; after ``close`` the loop has seen to it already; and when the interpreter
-        ends, or in a forked child, the loop's thread is gone."""
-        loop, thread = self._loop, self._thread
-        if loop is None or loop.is_closed() or sys.is_finalizing() or self._pid != os.getpid():
+    def _next(self, stream: _Stream, loop: asyncio.AbstractEventLoop, seen: Sequence[str]) -> str | None:
+        try:
+            if self._loop is loop and self._pid == os.getpid():
+                return self._run(stream.piece())
+        except ProviderUnavailable:
+            if self._loop is loop:
+                raise
+        model = self._provider.model
+        interrupted = StreamInterrupted("it was closed while it was read", provider=model.provider, model=model.name)
+        interrupted.partial = "".join(seen)
+        raise interrupted
+
+    def _let_go(self, stream: _Stream, loop: asyncio.AbstractEventLoop) -> None:
+        """Close a stream that its reader has left. A garbage collector may do so anywhere, so there is no lock; on the
+        loop's own thread there must be no waiting for the loop; after ``close`` the loop has seen to it already; and
+        when the interpreter ends, or in a forked child, the loop's thread is gone."""
+        thread = self._thread
+        if self._loop is not loop or thread is None or sys.is_finalizing() or self._pid != os.getpid():
             return
-        closing = asyncio.run_coroutine_threadsafe(_close(pieces), loop)
-        if thread is not threading.current_thread():
-            closing.result()
+        closed = threading.Event()
+        try:
+            loop.call_soon_threadsafe(stream.close, closed)
+        except RuntimeError:  # it ends at this moment, and sees to it
+            return
+        while thread is not threading.current_thread() and thread.is_alive() and not closed.wait(_LOOK_S):
+            pass
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _locked(self) -> threading.Lock:
         if self._pid != os.getpid():
             self._forget()
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=_serve, args=(self._loop,), name="devsynth-providers", daemon=True
-                )
-                self._thread.start()
-                _running.add(self)
-            return self._loop
+        return self._lock
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """The loop, which begins if there is none. Under the lock."""
+        if self._loop is None:
+            loop = self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_serve, args=(loop,), name="devsynth-providers", daemon=True)
+            self._thread.start()
+            self._forgotten = weakref.finalize(self, _end, loop, self._pid)
+            self._forgotten.atexit = False
+            _running.add(self)
+        return self._loop
 
     def __enter__(self) -> Self:
         self._run(self._provider.warm_up())
@@ -193,8 +230,38 @@ class SyncRouter:
         self.close()
 
 
-async def _close(pieces: AsyncGenerator[Any, None]) -> None:
-    await pieces.aclose()
+class _Stream:
+    """A stream on its loop: asked for one piece at a time, and closed once nobody asks any more."""
+
+    def __init__(self, pieces: AsyncGenerator[str, None]) -> None:
+        self._pieces = pieces
+        self._asking: asyncio.Task[Any] | None = None
+
+    async def piece(self) -> str | None:
+        """The next piece; ``None`` at the end."""
+        self._asking = asyncio.current_task()
+        try:
+            return await anext(self._pieces, None)
+        finally:
+            self._asking = None
+
+    def close(self, closed: threading.Event) -> None:
+        """On the loop: close it, and say so."""
+        task = asyncio.get_running_loop().create_task(self._close())
+        task.add_done_callback(lambda _: closed.set())
+
+    async def _close(self) -> None:
+        if self._asking is not None:  # Ctrl-C has left it alone with its question
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+        await self._pieces.aclose()
+
+
+def _end(loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    """Whoever had *loop* was forgotten without being closed."""
+    if pid == os.getpid():
+        with contextlib.suppress(RuntimeError):  # it was closed after all
+            loop.call_soon_threadsafe(loop.stop)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
