@@ -100,8 +100,11 @@ class LlamaPipe:
         return f"{died_of} ({self._said[-1]})" if self._said else died_of
 
     def disown(self) -> None:
-        """In a forked child: it is the parent's, not ours to wait for."""
+        """In a forked child: it is the parent's, not ours to wait for. It leaves when nobody can write to it any more,
+        so the child's copies of its pipes are closed: below the buffers, whose locks a thread may have held."""
         self._process.returncode = 0
+        for pipe in filter(None, (self._process.stdin, self._process.stdout, self._process.stderr)):
+            pipe.close()
 
     def _overhear(self) -> None:
         """Keep the last lines that native code has printed, for the error if it dies."""

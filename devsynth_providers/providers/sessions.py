@@ -6,6 +6,8 @@ It is closed with the last provider that used it there, or with its loop.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import functools
 import importlib
 import os
@@ -26,12 +28,13 @@ USER_AGENT = "devsynth_providers"
 
 
 class _Shared:
-    """The session of one loop, and who uses it."""
+    """The session of one loop, its sockets, and who uses it."""
 
-    def __init__(self, life: AsyncGenerator[aiohttp.ClientSession, None], session: aiohttp.ClientSession) -> None:
-        self.life = life
-        self.session = session
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
+        self.life = _life(loop, self.sockets)
+        self.session: Any = None
 
 
 _lock = threading.Lock()
@@ -56,12 +59,14 @@ async def shared_with(user: object) -> aiohttp.ClientSession:
     with _lock:
         shared = _open.get(loop)
     if shared is None or shared.session.closed:
-        life = _life(loop)
-        shared = _Shared(life, await anext(life))  # does not wait: no other task comes in between
+        shared = _Shared(loop)
+        shared.session = await anext(shared.life)  # does not wait: no other task comes in between
         with _lock:
             _open[loop] = shared
+        await _close_those_of_ended_loops()
     shared.users.add(user)
-    return shared.session
+    session: aiohttp.ClientSession = shared.session
+    return session
 
 
 async def leave(user: object) -> None:
@@ -77,9 +82,26 @@ async def leave(user: object) -> None:
     await shared.life.aclose()
 
 
-async def _life(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession, None]:
+async def _close_those_of_ended_loops() -> None:
+    """A loop that was closed without closing its generators has left its session. Does not wait either."""
+    with _lock:
+        ended = [loop for loop in _open if loop.is_closed()]
+        left = [_open.pop(loop) for loop in ended]
+    for each in left:
+        await each.session.close()
+
+
+async def _life(
+    loop: asyncio.AbstractEventLoop, sockets: weakref.WeakSet[socket.socket]
+) -> AsyncGenerator[aiohttp.ClientSession, None]:
     """A session that ends in good order with its loop: a loop closes the generators that it has seen begin."""
-    connector = _aiohttp.TCPConnector(limit=0, resolver=_resolver())
+
+    def make(address: tuple[Any, ...]) -> socket.socket:
+        made = socket.socket(*address[:3])
+        sockets.add(made)
+        return made
+
+    connector = _aiohttp.TCPConnector(limit=0, resolver=_resolver(), socket_factory=make)
     async with _aiohttp.ClientSession(
         connector=connector, cookie_jar=_aiohttp.DummyCookieJar(), headers={"User-Agent": USER_AGENT}
     ) as session:
@@ -89,6 +111,17 @@ async def _life(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.Clien
             with _lock:
                 if (shared := _open.get(loop)) is not None and shared.session is session:
                     del _open[loop]  # it holds on to its loop, which would never be collected
+
+
+@atexit.register
+def _close_all() -> None:
+    """Before the interpreter ends: loops that were left as they were have left their sessions, which would complain."""
+    for loop, shared in list(_open.items()):
+        with contextlib.suppress(Exception):  # nobody can hear of it any more
+            if loop.is_closed():
+                shared.session.close().send(None)  # which waits for nothing then
+            elif not loop.is_running():
+                loop.run_until_complete(shared.life.aclose())
 
 
 def _resolver() -> Any:
@@ -127,9 +160,13 @@ def _resolver_class() -> Any:
 
 
 def _forget() -> None:
-    """In a forked child: begin with nothing. The lock may be held by a thread that stayed behind."""
+    """In a forked child: begin with nothing. The lock may be held by a thread that stayed behind. The child's copies of
+    the sockets are closed, or no server would see the parent close its own; nobody is told goodbye by that."""
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
+    for shared in _open.values():
+        for each in shared.sockets:
+            each.close()
     _left_behind.extend(_open.values())
     _open.clear()
 
