@@ -39,6 +39,8 @@ SLOWEST_TOKENS_PER_S = 5.0
 
 _OURS = (CircuitOpen, LimitReached, ContextTooLong, RequestRejected, ContentFiltered)
 """What the request is to blame for, not the server."""
+_CLOSED = "closed"
+"""The code of an error that the end of its provider here has made."""
 _FORBIDDEN = 403
 """May be for this prompt, or this address, alone: not what a wrong key is."""
 _HERE = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -137,7 +139,7 @@ class Breaking(Wrapper):
         return Verdict(good=True, slow=reply.begun is not None and reply.begun - started - waited_s > may_take_s)
 
     def _of_error(self, error: BaseException, took_s: float) -> Verdict:
-        if not isinstance(error, ProviderError) or isinstance(error, _OURS):
+        if not isinstance(error, ProviderError) or isinstance(error, _OURS) or error.code == _CLOSED:
             return NEUTRAL
         waited_s = error.attempts[-1].wait_s if error.attempts else 0.0
         ours = isinstance(error, ProviderTimeout) and error.billed and not error.status  # not theirs, nor to connect

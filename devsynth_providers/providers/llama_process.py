@@ -32,6 +32,7 @@ from ..errors import (
     RequestRejected,
 )
 from .llama_pipe import LOAD_LIMIT_S, Event, LlamaPipe
+from .wire import CLOSED
 
 Listener = Callable[[Event], None]
 
@@ -251,7 +252,8 @@ class LlamaProcess:
         error = kind(f"the local model: {event['error']}", provider="local", model=self._name)
         if isinstance(error, ContextTooLong):
             error.context_window = event.get("context_window")
-        error.retryable = error.retryable and event.get("kind") != "closed"
+        if event.get("kind") == CLOSED:
+            error.code, error.retryable, error.passes_on = CLOSED, False, False
         return error
 
 

@@ -24,14 +24,17 @@ from .threads import in_thread
 if TYPE_CHECKING:
     import aiohttp
 
+CLOSED = "closed"
+"""The ``code`` of errors of calls that were under way when their provider was closed."""
 _EVENT_TYPES = frozenset(("", "text/event-stream", "text/plain", "application/octet-stream"))
 
 
 class Answer:
     """What a server sent: its status and headers are here, its bytes come as they are asked for."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, session: aiohttp.ClientSession) -> None:
         self._response = response
+        self._session = session
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -47,7 +50,9 @@ class Answer:
 
     async def piece(self) -> bytes:
         """The next bytes; empty at the end. Raises ``ProviderUnavailable`` if the connection breaks before."""
-        piece: bytes = await _told(self._response.content.readany())
+        piece: bytes = await _told(self._response.content.readany(), self._session)
+        if not piece and self._session.closed:
+            raise _closed()  # which looks like the end of an answer that does not say how long it is
         return piece
 
     async def read(self, max_bytes: int) -> bytes:
@@ -103,7 +108,8 @@ class Wire:
                 ssl=tls,
                 proxy=self._proxy(url),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_s),
-            )
+            ),
+            session,
         )
         if 300 <= response.status < 400:
             response.close()
@@ -114,7 +120,7 @@ class Wire:
             )
             error.billed = False
             raise error
-        return Answer(response)
+        return Answer(response, session)
 
     async def aclose(self) -> None:
         """Let go of this loop's session; the last to do so closes it, and with it what is still on its way here."""
@@ -184,17 +190,24 @@ def _on_this_machine(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-async def _told(work: Any) -> Any:
+async def _told(work: Any, session: aiohttp.ClientSession) -> Any:
     """What *work* gives; what it raises of aiohttp's, as an error of ours, with nothing of theirs hanging on it."""
     try:
         return await work
     except (OSError, TimeoutError) as error:
         ours = _ours(error)
     except Exception as error:
-        if type(error).__module__.partition(".")[0] != "aiohttp":
+        if type(error).__module__.partition(".")[0] != "aiohttp" and not session.closed:
             raise
         ours = _ours(error)
-    raise ours
+    raise _closed() if session.closed else ours
+
+
+def _closed() -> ProviderError:
+    """Nobody is to be asked in its place: whoever closes a provider, or a router, wants no more answers."""
+    ours = ProviderUnavailable("its provider was closed while it was asked", code=CLOSED)
+    ours.retryable = ours.passes_on = False
+    return ours
 
 
 def _ours(error: Exception) -> ProviderError:
