@@ -2,6 +2,7 @@
 
 from .answer import Attempt, Chunk, Response, ToolCallPart, Vector, assemble, total_cost
 from .conduct import Conduct, Hedge, Quantile
+from .fingerprint import Tenant, fingerprint
 from .identity import Identity
 from .left_out import MAX_TOKENS, TEMPERATURE, left_out
 from .model import (
@@ -76,6 +77,7 @@ __all__ = [
     "Role",
     "Share",
     "Tally",
+    "Tenant",
     "Timeouts",
     "Tls",
     "ToolCall",
@@ -85,6 +87,7 @@ __all__ = [
     "Usd",
     "Vector",
     "assemble",
+    "fingerprint",
     "left_out",
     "micros",
     "take_context",

@@ -1,0 +1,76 @@
+"""What makes two requests one and the same: a hash of all that shapes the answer, and of who may share it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from hashlib import sha256
+from typing import Any, NamedTuple, Self
+
+from .model import Model
+from .request import Request
+
+_VERSION = 1
+"""Goes up when the same request is to be written otherwise: what is kept under an older one is found no more."""
+_NOT_ASKED = frozenset(("project", "role", "task", "tags", "limits", "call"))
+"""Fields of a request that say for whom it is and how it is decided. The tenant stands before all else; what the others
+led to is in the models, and in what was decided."""
+
+
+class Tenant(NamedTuple):
+    """Who may share an answer: one role in one project, and nobody else."""
+
+    project: str | None
+    role: str | None
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        return cls(request.project, request.role)
+
+
+def fingerprint(tenant: Tenant, request: Request, models: Iterable[Model], *decided: object) -> str | None:
+    """The same for equal requests of one tenant to the same *models* in the same order, if the same was *decided*.
+
+    Every field counts that a kind of request has, also one that is added later. Mappings are the same whatever the
+    order of their keys; 1 and 1.0 are one number, and no truth value. A request with something in it that can not be
+    compared is like no other: ``None``.
+    """
+    asked = [[field.name, getattr(request, field.name)] for field in fields(request) if field.name not in _NOT_ASKED]
+    whole = [_VERSION, list(tenant), type(request).__qualname__, asked, list(map(_who, models)), list(decided)]
+    try:
+        return sha256(json.dumps(_plain(whole), separators=(",", ":")).encode("ascii")).hexdigest()
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _who(model: Model) -> list[str | None]:
+    """What says who answers, of all that is known of a model."""
+    return [model.name, model.provider, model.id, model.base_url, model.path, model.api_key_env]
+
+
+def _plain(value: Any) -> Any:
+    """*value* as JSON that tells different values apart: a mapping is an object with one key, which no list is."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {
+            "": sorted(([json.dumps(_key(key)), _plain(each)] for key, each in value.items()), key=lambda it: it[0])
+        }
+    if is_dataclass(value) and not isinstance(value, type):
+        about = type(value)
+        pairs = [[field.name, _plain(getattr(value, field.name))] for field in fields(value)]
+        return {f"{about.__module__}.{about.__qualname__}": pairs}
+    raise TypeError(f"a {type(value).__name__} can not be compared")
+
+
+def _key(value: object) -> str | float | None:
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    raise TypeError(f"a {type(value).__name__} is no key that can be compared")
