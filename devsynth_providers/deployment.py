@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from .errors import ConfigurationError, NoModelFits, NotConfigured
+from .flights import Flights
 from .guard import Guard
 from .health import Circuit, Health, RetryBudget
 from .layers.breaking import Breaking
+from .layers.coalesced import Coalesced
 from .layers.fallback import FallbackProvider
 from .layers.hedged import Hedged
 from .layers.limited import Limited
@@ -84,6 +86,8 @@ class Deployment:
     shadow: Shadow | None = None
     calls: weakref.WeakSet[Hold] = field(default_factory=weakref.WeakSet)
     """The calls that use it at this moment; one whose answer was dropped is gone with it."""
+    flights: Flights = field(default_factory=Flights)
+    """What equal requests may share: nobody joins a call of another policy."""
 
     def conditions(self, latency: Mapping[str, Latency], draw: float | None = None) -> Conditions:
         """What the world is like now: *latency* as measured of late, *draw* as ``Conditions`` has it."""
@@ -109,12 +113,14 @@ class Deployment:
 
     def chain(self, plan: Plan, measured: Measured, health: Health) -> ProviderPort:
         """Whoever carries *plan* out, innermost first, each with the reason for its place."""
-        chain, conduct = [self.stacks[name] for name in plan.models], plan.conduct
-        if conduct.hedge is not None and len(chain) > 1:
+        stacks, conduct = [self.stacks[name] for name in plan.models], plan.conduct
+        if conduct.hedge is not None and len(stacks) > 1:
             # In the place of the first, and outside of its retries: it is the wait for all of them that is cut short.
-            first, second = chain[:2]
-            chain[0] = Hedged(first, second, conduct.hedge, measured, health.hedges, stops_at=conduct.stops_at)
-        return FallbackProvider(chain, stops_at=conduct.stops_at)
+            first, second = stacks[:2]
+            stacks[0] = Hedged(first, second, conduct.hedge, measured, health.hedges, stops_at=conduct.stops_at)
+        chain = FallbackProvider(stacks, stops_at=conduct.stops_at)
+        # Outermost: whoever shares an answer shares all that was done for it, also what was done because models failed.
+        return Coalesced(chain, plan, self.flights, total_s=self.policy.timeouts.total_s)
 
     @property
     def model(self) -> Model:

@@ -41,6 +41,7 @@ class Reply:
         self.plan: Plan | None = None
         self.cached = False
         self.degraded = False
+        self.shared = False
         self.attempts: tuple[Attempt, ...] = ()
         self.usage: Usage | None = None
         self.begun: float | None = None
@@ -211,7 +212,7 @@ class Reply:
     def response(self) -> Response:
         """The answer so far; whole once the iteration has ended."""
         usage = self.usage or self.reported_usage or Usage()
-        if self.attempts:
+        if self.attempts or self.shared:
             cost_micros, basis = total_cost(self.attempts)
         else:
             cost_micros, basis = self.model.cost_micros(usage), self.model.cost_basis(usage)
@@ -229,6 +230,7 @@ class Reply:
             finish_reason=self.finish_reason,
             cached=self.cached,
             degraded=self.degraded,
+            shared=self.shared,
             attempts=tuple(sorted(self.attempts, key=lambda attempt: attempt.number)),
             plan=self.plan,
             first_token_s=None if self.begun is None else self.begun - self._started,

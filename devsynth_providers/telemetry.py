@@ -206,6 +206,17 @@ def teller() -> Callable[..., None]:
     return tell
 
 
+def linker() -> Callable[[], None]:
+    """What links the span that is current when it is called to the one that is current now."""
+    to = trace.get_current_span().get_span_context()
+
+    def link() -> None:
+        if to.is_valid:
+            trace.get_current_span().add_link(to)
+
+    return link
+
+
 def mark(name: str, value: Attribute) -> None:
     """Say something of the current span."""
     trace.get_current_span().set_attribute(name, value)

@@ -36,7 +36,9 @@ from devsynth_providers import (
     SyncRouter,
     stack,
 )
+from devsynth_providers.flights import Flights
 from devsynth_providers.layers.breaking import Breaking
+from devsynth_providers.layers.coalesced import Coalesced
 from devsynth_providers.layers.defaults import Defaults
 from devsynth_providers.layers.hedged import Hedged
 from devsynth_providers.layers.limited import Limited
@@ -77,6 +79,11 @@ def router(server: Loopback) -> Router:
     return Router(policy(model("a", model="e5"), model("b", model="e5")), {"a": failing("x"), "b": scripted()})
 
 
+def coalesced(inner: ProviderPort) -> Coalesced:
+    plan = Router(policy(inner.model, coalesce="always"), {inner.model.name: inner}).plan("hi")
+    return Coalesced(inner, plan, Flights())
+
+
 def busy_limiter() -> Limiter:
     held = Limiter()
     held.hold(replace(policy(model()), limits={"test": RateLimits(concurrent=1)}))
@@ -97,6 +104,7 @@ SUBJECTS: dict[str, Subject] = {
     "LiteLLMProvider": lambda server: LiteLLMProvider(known("litellm", server.url, model="hosted_vllm/m")),
     "LMStudioProvider": lambda server: LMStudioProvider(known("lmstudio", server.url)),
     "Breaking": lambda server: Breaking(scripted(), Health().circuit(scripted().identity)),
+    "Coalesced": lambda server: coalesced(scripted()),
     "Timed": lambda server: Timed(scripted()),
     "Defaults": lambda server: Defaults(scripted(), temperature=0.1, max_tokens=100),
     "Traced": lambda server: Traced(scripted()),

@@ -88,6 +88,8 @@ class Response:
     cached: bool = False
     degraded: bool = False
     """Whether a model other than the plan's first answered."""
+    shared: bool = False
+    """Whether this is the answer to an equal request as well, which tells of the attempts and what they cost."""
     attempts: tuple[Attempt, ...] = ()
     plan: Plan | None = None
     first_token_s: float | None = None
