@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from .flights import Flights
 from .guard import Guard
 from .health import Circuit, Health, RetryBudget
 from .layers.breaking import Breaking
+from .layers.cached import Cache, Cached
 from .layers.coalesced import Coalesced
 from .layers.fallback import FallbackProvider
 from .layers.hedged import Hedged
@@ -82,6 +83,8 @@ class Deployment:
     """The circuit breaker of each provider."""
     opened: Mapping[str, ProviderPort]
     """Of the providers, those that were built for it, as they were built: ours to close."""
+    cache: Cache | None = None
+    """Where answers are kept, for rules that say so."""
     on_trial: Policy | None = None
     shadow: Shadow | None = None
     calls: weakref.WeakSet[Hold] = field(default_factory=weakref.WeakSet)
@@ -114,6 +117,9 @@ class Deployment:
     def chain(self, plan: Plan, measured: Measured, health: Health) -> ProviderPort:
         """Whoever carries *plan* out, innermost first, each with the reason for its place."""
         stacks, conduct = [self.stacks[name] for name in plan.models], plan.conduct
+        if conduct.cache is not None and self.cache is not None:
+            # Outside of all that a call needs: what is kept needs no turn, no money, and no server that is well.
+            stacks = [Cached(each, self.cache, conduct.cache) for each in stacks]
         if conduct.hedge is not None and len(stacks) > 1:
             # In the place of the first, and outside of its retries: it is the wait for all of them that is cut short.
             first, second = stacks[:2]
@@ -156,6 +162,7 @@ class Deployer:
     registry: ProviderRegistry
     limiter: Limiter = field(default_factory=Limiter)
     health: Health = field(default_factory=Health)
+    cache: Callable[[], Cache] | None = None
 
     def deploy(self, policy: Policy, shadow: Policy | None = None, before: Deployment | None = None) -> Deployment:
         """A deployment of *policy*. Providers of *before* serve on where nothing has changed that they are built from.
@@ -187,9 +194,14 @@ class Deployer:
             stacks={name: self._stack(each, policy, models[name], circuits[name]) for name, each in providers.items()},
             circuits=MappingProxyType(circuits),
             opened=opened,
+            cache=self._cache(policy),
             on_trial=shadow,
             shadow=_shadow(policy, models, shadow, before),
         )
+
+    def _cache(self, policy: Policy) -> Cache | None:
+        wanted = any(rule.cache is not None for rule in policy.rules)
+        return self.cache() if wanted and self.cache is not None else None
 
     def _stack(self, provider: ProviderPort, policy: Policy, model: Model, circuit: Circuit) -> ProviderPort:
         limited = model.name in policy.limits or model.provider in policy.limits

@@ -184,6 +184,11 @@ class Reply:
         return self.response
 
     @property
+    def pieces(self) -> tuple[Chunk, ...]:
+        """What has come so far, as it came."""
+        return tuple(self._seen)
+
+    @property
     def text(self) -> str:
         """The text so far."""
         return "".join([chunk.text for chunk in self._seen])
@@ -212,7 +217,7 @@ class Reply:
     def response(self) -> Response:
         """The answer so far; whole once the iteration has ended."""
         usage = self.usage or self.reported_usage or Usage()
-        if self.attempts or self.shared:
+        if self.attempts or self.shared or self.cached:
             cost_micros, basis = total_cost(self.attempts)
         else:
             cost_micros, basis = self.model.cost_micros(usage), self.model.cost_basis(usage)

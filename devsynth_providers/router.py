@@ -30,6 +30,7 @@ from .shadow import ShadowReport
 from .types import Call, ChatRequest, Model, Options, Plan, Request
 
 if TYPE_CHECKING:
+    from .stores import ResponseCache
     from .sync import SyncRouter
 
 
@@ -46,7 +47,8 @@ class Router(ProviderPort):
     say where it would have decided otherwise. *measured*, how fast models were of late, may be shared by routers that
     ask the same servers, and so may *health*, which of those are left alone and how many retries are left, and the
     *limiter*, which holds the policy's ``limits``. *decisions*, a
-    ``DecisionLog`` or the path of one, gets a line for each request when it has ended.
+    ``DecisionLog`` or the path of one, gets a line for each request when it has ended. *cache* is where answers are
+    kept for rules with ``cache``: a ``ResponseCache``, or the directory of one; by default the user's.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Router(ProviderPort):
         health: Health | None = None,
         decisions: DecisionLog | str | Path | None = None,
         limiter: Limiter | None = None,
+        cache: ResponseCache | str | Path | None = None,
     ) -> None:
         if not isinstance(policy, Policy):
             raise ConfigurationError("Router takes a Policy; Router.from_policy takes a name or a path")
@@ -71,7 +74,9 @@ class Router(ProviderPort):
         self._measured = measured or Measured()
         self._health = health or Health()
         self.decisions = DecisionLog(decisions) if isinstance(decisions, str | Path) else decisions
-        deployer = Deployer(given, registry, limiter or Limiter(), self._health)
+        self._cache = cache
+        self._opened_cache: ResponseCache | None = None
+        deployer = Deployer(given, registry, limiter or Limiter(), self._health, self._where_kept)
         self._deployments = Deployments(deployer.deploy(policy, shadow))
         deployer.limiter.hold(policy)
         self._succession = Succession(deployer, self._deployments)
@@ -91,6 +96,7 @@ class Router(ProviderPort):
         health: Health | None = None,
         decisions: DecisionLog | str | Path | None = None,
         limiter: Limiter | None = None,
+        cache: ResponseCache | str | Path | None = None,
     ) -> Self:
         """A router by a policy file, or by the name of a packaged policy. Raises ``PolicyError``.
 
@@ -117,6 +123,7 @@ class Router(ProviderPort):
             health=health,
             decisions=decisions,
             limiter=limiter,
+            cache=cache,
         )
         router._reloading = Reloading(router._succession, main, trial, every_s)
         return router
@@ -169,6 +176,16 @@ class Router(ProviderPort):
                 reply.plan, reply.degraded = plan, reply.model.name != plan.preferred
                 return reply
             request = patience.again(request, failure)
+
+    def _where_kept(self) -> ResponseCache:
+        """The cache, opened when the first policy comes that has a rule for it."""
+        from .stores import ResponseCache  # noqa: PLC0415 - diskcache, only for those who keep answers
+
+        if isinstance(self._cache, ResponseCache):
+            return self._cache
+        if self._opened_cache is None:
+            self._opened_cache = ResponseCache(directory=self._cache)
+        return self._opened_cache
 
     def _learn(self, request: Request) -> None:
         """How fast models are, from all attempts at *request*."""
@@ -264,5 +281,7 @@ class Router(ProviderPort):
         finally:
             if self.decisions is not None:
                 await asyncio.to_thread(self.decisions.flush)
+            if self._opened_cache is not None:
+                await self._opened_cache.aclose()
             if "sync" in self.__dict__:
                 self.sync.stop()  # last: it ends the loop that this may be running on

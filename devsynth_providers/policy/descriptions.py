@@ -60,6 +60,9 @@ DESCRIPTIONS = {
     "Rule.on_content_filter": "What a model's content policy refuses: `raise` (the default), or `next` to show it to "
     "the next model.",
     "Rule.on_auth": "Where a key is refused: ask the `next` model (the default), or `raise`.",
+    "Rule.cache": "Keep whole answers, and give them to equal requests of the same project and role. Default: no.",
+    "Keep.ttl_s": "Seconds for which an answer is kept. Default: 3600.",
+    "Keep.sampled": "Whether answers at a temperature above 0 are kept as well. Default: false.",
     "Hedge.after": "How long to wait for the first: p50, p75, p90, p95 (the default) or p99 of its times to the first "
     "token, as measured of late, or seconds.",
     "Hedge.max_extra": "The share of requests, 0 to 1, that may be asked twice. Default: 0.05.",

@@ -1,7 +1,7 @@
 """The values that travel: what is asked, of which model, what was decided, and what came back. All frozen."""
 
 from .answer import Attempt, Chunk, Response, ToolCallPart, Vector, assemble, total_cost
-from .conduct import Conduct, Hedge, Quantile
+from .conduct import Conduct, Hedge, Keep, Quantile
 from .fingerprint import Tenant, fingerprint
 from .identity import Identity
 from .left_out import MAX_TOKENS, TEMPERATURE, left_out
@@ -58,6 +58,7 @@ __all__ = [
     "Evidence",
     "Hedge",
     "Identity",
+    "Keep",
     "Latency",
     "LatencyBasis",
     "Limits",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Interval
 
 from ..errors import ConfigurationError
 from .model import STRICT, PositiveSeconds, Share
@@ -30,6 +32,21 @@ class Hedge:
             raise ConfigurationError(f"hedge: after is p50, p75, p90, p95, p99, or seconds, not {self.after!r}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Keep whole answers for *ttl_s* seconds, and give them to equal requests of the same project and role. *sampled*
+    says that those at a temperature above 0 are kept too, though another call would bring another answer."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    ttl_s: Annotated[float, Interval(gt=0, le=31_536_000)] = 3600.0
+    sampled: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ttl_s, bool) or not 0 < self.ttl_s < math.inf:
+            raise ConfigurationError(f"cache: ttl_s is a number of seconds above 0, not {self.ttl_s!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conduct:
     """*on_break* says what a stream does that is cut after its first text, *coalesce* which of equal requests under way
@@ -39,6 +56,7 @@ class Conduct:
     on_break: Literal["raise", "continue"] = "raise"
     hedge: Hedge | None = None
     coalesce: Literal["auto", "always", "never"] = "auto"
+    cache: Keep | None = None
     on_content_filter: Literal["raise", "next"] = "raise"
     on_auth: Literal["next", "raise"] = "next"
 
@@ -54,6 +72,8 @@ class Conduct:
         told = {
             each.name: getattr(self, each.name) for each in fields(Conduct) if getattr(self, each.name) != each.default
         }
+        if self.cache is not None:
+            told["cache"] = f"for {self.cache.ttl_s:g} s" + (", sampled answers too" if self.cache.sampled else "")
         if self.hedge is not None:
             told["hedge"] = f"after {self.hedge.after}" + (" s" if not isinstance(self.hedge.after, str) else "")
         return told

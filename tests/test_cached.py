@@ -1,0 +1,175 @@
+"""Answers that were given before: the same pieces, at once, for nothing, and only to whom they belong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+
+from devsynth_providers import ChatRequest, ConfigurationError, Model, Router, StreamInterrupted
+from devsynth_providers.errors import ProviderUnavailable
+from devsynth_providers.stores import ResponseCache
+from devsynth_providers.testing import ScriptedProvider
+from devsynth_providers.types import Chunk, Keep, Tenant, ToolCallPart, Usage, fingerprint
+
+from .conftest import Ask
+from .helpers import PRICED, model, policy
+
+PRICEY = model("m", price=PRICED)
+
+
+@pytest.fixture
+async def cache(tmp_path: Path) -> AsyncIterator[ResponseCache]:
+    kept = ResponseCache(directory=tmp_path / "answers", secret=b"s" * 32)
+    yield kept
+    await kept.aclose()
+
+
+def router(cache: ResponseCache, provider: ScriptedProvider, keep: Keep = Keep(), facts: Model = PRICEY) -> Router:
+    return Router(policy(facts, cache=keep), {facts.name: provider}, cache=cache)
+
+
+async def test_an_equal_request_is_answered_from_the_cache(ask: Ask, cache: ResponseCache) -> None:
+    provider = ScriptedProvider(("a", "b"))
+    asked = router(cache, provider)
+    assert [await ask(asked, temperature=0) for _ in range(3)] == ["ab", "ab", "ab"]
+    assert len(provider.requests) == 1
+
+
+async def test_a_kept_answer_says_so_and_costs_nothing(cache: ResponseCache) -> None:
+    asked = router(cache, ScriptedProvider("x", usage=Usage(10, 20)))
+    first, second = [await asked.complete("hi", temperature=0) for _ in range(2)]
+    assert (first.cached, first.cost_usd, len(first.attempts)) == (False, 0.0007, 1)
+    assert (second.cached, second.cost_usd, second.cost_basis, second.attempts) == (True, 0.0, "free", ())
+    assert (second.text, second.finish_reason, second.model, second.usage) == ("x", "stop", "m", Usage(10, 20))
+    assert not second.degraded
+
+
+async def test_pieces_come_as_they_came(cache: ResponseCache) -> None:
+    asked = router(cache, ScriptedProvider(("one ", "two ", "three")))
+    told = [[piece async for piece in asked.generate_stream("hi", temperature=0)] for _ in range(2)]
+    assert told == [["one ", "two ", "three"]] * 2
+
+
+async def test_tool_calls_are_kept_whole(cache: ResponseCache) -> None:
+    call = (
+        Chunk(tool_calls=(ToolCallPart(0, "id", "f", '{"a":'),)),
+        Chunk(tool_calls=(ToolCallPart(0, arguments="1}"),)),
+    )
+    asked = router(cache, ScriptedProvider((*call, Chunk(finish_reason="tool_calls"))))
+    first, second = [await asked.complete("hi", temperature=0) for _ in range(2)]
+    assert second.cached
+    assert second.tool_calls == first.tool_calls
+    assert second.tool_calls[0].arguments == '{"a":1}'
+
+
+async def test_another_tenant_or_another_request_is_asked_anew(cache: ResponseCache) -> None:
+    about: list[dict[str, Any]] = [
+        {},
+        {"project": "a"},
+        {"project": "b"},
+        {"role": "a"},
+        {"project": "None"},
+        {"max_tokens": 5},
+        {"stop_sequences": ["x"]},
+        {"seed": 1},
+        {"system_prompt": "be short"},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"extra_body": {"a": [1, {"b": None}]}},
+    ]
+    provider = ScriptedProvider(*[f"{number}" for number in range(len(about))])
+    asked = router(cache, provider)
+    for _ in range(2):
+        assert [await asked.generate("hi", 0, **each) for each in about] == [f"{n}" for n in range(len(about))]
+    assert len(provider.requests) == len(about)
+
+
+async def test_what_is_drawn_by_chance_is_kept_only_where_that_is_said(ask: Ask, cache: ResponseCache) -> None:
+    provider = ScriptedProvider("a", "b", "c")
+    asked = router(cache, provider)
+    assert [await ask(asked), await ask(asked)] == ["a", "b"]
+    sampled = router(cache, provider, Keep(sampled=True))
+    assert [await ask(sampled), await ask(sampled)] == ["c", "c"]
+
+
+@pytest.mark.parametrize("finish", ["length", "content_filter", "made_up"])
+async def test_an_answer_that_is_not_whole_is_not_kept(ask: Ask, cache: ResponseCache, finish: str) -> None:
+    provider = ScriptedProvider(("a", Chunk(finish_reason=finish)), "b")
+    asked = router(cache, provider)
+    assert [await ask(asked, temperature=0) for _ in range(3)] == ["a", "b", "b"]
+
+
+async def test_an_answer_that_broke_off_or_was_left_is_not_kept(cache: ResponseCache) -> None:
+    asked = router(cache, ScriptedProvider(("a", ProviderUnavailable("cut")), ("a", "b"), "whole"))
+    with pytest.raises(StreamInterrupted):
+        async for _ in asked.generate_stream("hi", temperature=0):
+            pass
+    async for _ in asked.generate_stream("hi", temperature=0):
+        break
+    assert await asked.generate("hi", temperature=0) == "whole"
+
+
+async def test_of_texts_to_embed_only_the_new_ones_are_asked_for(cache: ResponseCache) -> None:
+    provider = ScriptedProvider("", "", vectors=lambda text: (float(len(text)), 0.5))
+    asked = router(cache, provider)
+    assert await asked.embed_batch(["a", "bb"]) == [[1, 0.5], [2, 0.5]]
+    assert await asked.embed_batch(["ccc", "bb", "ccc", "a"]) == [[3, 0.5], [2, 0.5], [3, 0.5], [1, 0.5]]
+    assert await asked.embed("bb") == [2, 0.5]
+    assert [each.text for each in provider.requests] == ["a\nbb", "ccc"]
+
+
+async def test_vectors_of_one_tenant_are_not_given_to_another(cache: ResponseCache) -> None:
+    provider = ScriptedProvider("", "")
+    asked = router(cache, provider)
+    for project in ("a", "b", "a", "b"):
+        await asked.embed("text", project=project)
+    assert len(provider.requests) == 2
+
+
+async def test_the_trace_says_that_it_was_kept(cache: ResponseCache, spans: Callable[[], list[ReadableSpan]]) -> None:
+    asked = router(cache, ScriptedProvider("x"))
+    for _ in range(2):
+        await asked.generate("hi", temperature=0)
+    first, attempt, second = spans()
+    assert attempt.parent is not None
+    assert [dict(span.attributes or {})["devsynth.cache.hit"] for span in (first, second)] == [False, True]
+    events = [dict(event.attributes or {}) for event in second.events if event.name == "cache.lookup"]
+    assert events == [{"model": "m", "hits": 1, "misses": 0}]
+
+
+async def test_a_broken_cache_fails_no_call(ask: Ask, cache: ResponseCache, tmp_path: Path) -> None:
+    asked = router(cache, ScriptedProvider("a", "b"))
+    assert await ask(asked, temperature=0) == "a"
+    await cache.flush()
+    for file in (tmp_path / "answers").iterdir():
+        file.write_bytes(b"rubbish" * 1000)
+    assert await ask(asked, temperature=0) in ("a", "b")
+
+
+async def test_what_another_version_kept_otherwise_is_a_miss(cache: ResponseCache) -> None:
+    asked = router(cache, ScriptedProvider("a", "b"))
+    await asked.generate("hi", temperature=0)
+    await cache.flush()
+    key = fingerprint(Tenant(None, None), ChatRequest.of("hi", temperature=0), [PRICEY])
+    assert key is not None
+    assert await cache.get("(None, None)", key) is not None
+    await cache.set("(None, None)", key, {"not": "pieces"})
+    assert await asked.generate("hi", temperature=0) == "b"
+
+
+async def test_a_router_opens_a_cache_only_if_a_rule_wants_one_and_closes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    Router(policy(PRICEY), {"m": ScriptedProvider()})
+    assert list(tmp_path.iterdir()) == []
+    for asks in (["a"], []):
+        async with Router(policy(PRICEY, cache=Keep()), {"m": ScriptedProvider(*asks)}) as opened:
+            assert await opened.generate("hi", 0) == "a"
+    (tmp_path / "c" / "devsynth_providers" / "answers").chmod(0o777)
+    with pytest.raises(ConfigurationError, match="chmod 700"):
+        Router(policy(PRICEY, cache=Keep()), {"m": ScriptedProvider()})
