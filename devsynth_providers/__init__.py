@@ -160,6 +160,7 @@ if TYPE_CHECKING:
     from .providers.stub import StubProvider as StubProvider
     from .reply import Reply as Reply
     from .router import Router as Router
+    from .stores import ResponseCache as ResponseCache
     from .sync import SyncRouter as SyncRouter
     from .tokens import TokenCounter as TokenCounter
     from .types import (
@@ -178,10 +179,19 @@ if TYPE_CHECKING:
         Chunk as Chunk,
     )
     from .types import (
+        Conduct as Conduct,
+    )
+    from .types import (
         EmbedRequest as EmbedRequest,
     )
     from .types import (
         Evidence as Evidence,
+    )
+    from .types import (
+        Hedge as Hedge,
+    )
+    from .types import (
+        Keep as Keep,
     )
     from .types import (
         Latency as Latency,
@@ -261,11 +271,12 @@ _HOMES = {
     "providers.stub": "StubProvider",
     "reply": "Reply",
     "router": "Router",
+    "stores": "ResponseCache",
     "sync": "SyncRouter",
     "tokens": "TokenCounter",
     "types": (
-        "FREE Attempt Candidate ChatRequest Chunk EmbedRequest Evidence Latency Limits Message Model Network Plan "
-        "Price Rejection Request Response Retry Timeouts Tls ToolCall Usage"
+        "FREE Attempt Candidate ChatRequest Chunk Conduct EmbedRequest Evidence Hedge Keep Latency Limits Message "
+        "Model Network Plan Price Rejection Request Response Retry Timeouts Tls ToolCall Usage"
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

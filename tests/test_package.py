@@ -16,14 +16,14 @@ ROOT = Path(__file__).parent.parent
 
 PUBLIC = """
 Access AccessDenied AllProvidersFailed AnthropicProvider Assume Attempt AuthenticationError BaseProvider Budget
-BudgetExceeded Candidate ChatRequest Chunk CircuitOpen Conditions ConfigurationError ContentFiltered ContextTooLong
-DecisionLog DevSynthError EmbedRequest EmptyResponse Evidence Example Expect FREE Facts FallbackProvider Health
-InvalidRequest LMStudioProvider Latency LimitReached Limits LiteLLMProvider LocalProvider MalformedResponse Message
-Model ModelNotFound Network NoModelFits NotConfigured OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price
-ProviderError ProviderFactory ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range
-RateLimitError RateLimits Rejection Reply Request RequestRejected Response Retry Router Rule Setting Settings
-StreamInterrupted StubProvider SyncRouter TaskAnalyzer TaskFacts TimeOfDay Timeouts Tls TokenCounter Tolerance
-ToolCall Usage Weights When registry stack
+BudgetExceeded Candidate ChatRequest Chunk CircuitOpen Conditions Conduct ConfigurationError ContentFiltered
+ContextTooLong DecisionLog DevSynthError EmbedRequest EmptyResponse Evidence Example Expect FREE Facts
+FallbackProvider Health Hedge InvalidRequest Keep LMStudioProvider Latency LimitReached Limits LiteLLMProvider
+LocalProvider MalformedResponse Message Model ModelNotFound Network NoModelFits NotConfigured OpenAIProvider
+OpenRouterProvider Plan Policy PolicyError Price ProviderError ProviderFactory ProviderPort ProviderRegistry
+ProviderTimeout ProviderUnavailable QuotaExhausted Range RateLimitError RateLimits Rejection Reply Request
+RequestRejected Response ResponseCache Retry Router Rule Setting Settings StreamInterrupted StubProvider SyncRouter
+TaskAnalyzer TaskFacts TimeOfDay Timeouts Tls TokenCounter Tolerance ToolCall Usage Weights When registry stack
 """
 
 
