@@ -72,13 +72,16 @@ class Patience:
         plan = self._choose()
         if isinstance(plan, Plan):
             return plan
-        self._waited = True
+        self._waited, told = True, -1
         with self._health.waiting() as room:
             while isinstance(plan, Nobody):
                 wait_s = self._wait_s(plan)
                 if not room or asyncio.get_running_loop().time() + wait_s >= self._deadline:
                     raise self._in_vain(plan, wait_s)
-                telemetry.event("breaker.wait", models=list(plan.models), delay_s=wait_s)
+                news = sum(self._circuit(name).changes for name in plan.models)
+                if news != told:  # it may look a hundred times, and a span keeps no more events than that
+                    telemetry.event("breaker.wait", models=list(plan.models), delay_s=wait_s)
+                    told = news
                 await asyncio.sleep(wait_s)
                 plan = self._choose()
         return plan

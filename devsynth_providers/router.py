@@ -148,6 +148,7 @@ class Router(ProviderPort):
         with note, telemetry.request_span(request, deployment.policy.name) as span:
             if self._reloading is not None:
                 self._reloading.glance()
+            self._health.retries.earn(deployment.policy.retry.budget)
             facts = Facts.of(request, self._analyzer)
             patience = Patience(deployment, facts, self._health, self._measured, note, request.call)
             try:

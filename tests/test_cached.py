@@ -103,7 +103,8 @@ async def test_an_answer_that_is_not_whole_is_not_kept(ask: Ask, cache: Response
 
 
 async def test_an_answer_that_broke_off_or_was_left_is_not_kept(cache: ResponseCache) -> None:
-    asked = router(cache, ScriptedProvider(("a", ProviderUnavailable("cut")), ("a", "b"), "whole"))
+    provider = ScriptedProvider(("a", ProviderUnavailable("cut")), ("a", "b"), "whole")
+    asked = Router(policy(PRICEY, cache=Keep(), coalesce="never"), {"m": provider}, cache=cache)
     with pytest.raises(StreamInterrupted):
         async for _ in asked.generate_stream("hi", temperature=0):
             pass

@@ -9,7 +9,7 @@ import random
 from typing_extensions import override
 
 from .. import telemetry
-from ..errors import BudgetExceeded, CircuitOpen, ProviderError
+from ..errors import BudgetExceeded, CircuitOpen, LimitReached, ProviderError
 from ..health import RetryBudget
 from ..port import ProviderPort
 from ..reply import Reply
@@ -22,7 +22,7 @@ class Retrying(Wrapper):
 
     A provider that says how long to wait is obeyed; one that wants to be left alone for longer than ``cap_s``, or
     past the deadline, is not asked again here: the next model is. Nor is one whose next try could not be paid, or for
-    which the *budget* that all models share has no retry left.
+    which the *budget* that all models share has no retry left; requests earn it, before they come here.
     """
 
     def __init__(
@@ -41,8 +41,6 @@ class Retrying(Wrapper):
     @override
     async def send(self, request: Request) -> Reply:
         error: ProviderError | None = None
-        if self._budget is not None and not request.call.tally.begun:
-            self._budget.earn(self.retry.budget)
         for attempt in itertools.count(1):
             try:
                 return await self.inner.send(request)
@@ -50,8 +48,10 @@ class Retrying(Wrapper):
                 if error is None:
                     raise
                 wait_s = None  # one more try can not be paid: what is to be told is why the last one failed
-            except CircuitOpen as refusal:
-                raise refusal from error
+            except (CircuitOpen, LimitReached) as refusal:
+                if error is None:
+                    raise
+                raise refusal from error  # why the last try failed says more than that there was no other
             except ProviderError as caught:
                 error = caught
                 wait_s = self._wait_s(attempt, error, request)
