@@ -497,6 +497,29 @@ class TestLeavingEarly:
         assert len(spans()) == 3
 
     @streamed_or_not
+    def test_a_caller_that_is_cancelled_is_heard_by_a_loser_that_has_not_heard_that_it_lost(
+        self, streamed: bool
+    ) -> None:
+        class Stubborn(Slow):
+            @override
+            async def send(self, request: Request) -> Reply:
+                try:
+                    await asyncio.sleep(9.0)
+                except asyncio.CancelledError:
+                    await asyncio.sleep(100.0)
+                raise AssertionError("unreachable")
+
+        async def main() -> None:
+            task = asyncio.create_task(router(Stubborn("a"), Slow("b", "from b")).complete(asked(streamed=streamed)))
+            await asyncio.sleep(2.0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert now() == 2.0
+
+        virtually(main)
+
+    @streamed_or_not
     def test_the_slot_of_the_loser_is_free_at_once(self, streamed: bool) -> None:
         a, b = Slow("a", (9.0, "from a"), "from a"), Slow("b", ("from ", 5.0, "b"))
         both = router(a, b, limits={"a": RateLimits(concurrent=1)})

@@ -166,6 +166,20 @@ def hedges_as_the_rule_says(story: Story, one: Outcome) -> Iterator[str]:
         yield f"{asked} were asked for vectors, which are of several spaces"
 
 
+def asks_nobody_else_once_it_is_answered(story: Story, one: Outcome) -> Iterator[str]:
+    """When an answer begins, all other attempts have ended; only the deaf take longer."""
+    if one.response is None:
+        return
+    hits, attempts = story.hits[one.ask.text], one.response.attempts
+    winner = next(each for each in reversed(attempts) if each.model == one.response.model)
+    begun = hits[winner.number - 1].at_s + (winner.first_token_s or 0.0)
+    for attempt in attempts:
+        hit = hits[attempt.number - 1]
+        deaf_s = sum(fault.lasts(1.0) for fault in hit.faults if fault.kind == "deaf")
+        if attempt is not winner and hit.at_s + attempt.latency_s > begun + deaf_s + GRACE_S:
+            yield f"{winner.model} began to answer at {begun}, and {attempt.model} was still asked"
+
+
 def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
     """What it cost is the sum of its attempts, and none began whose worst could have been too much."""
     attempts, request, policy = told(one) or (), one.ask.request, story.schedule.policy
@@ -195,6 +209,7 @@ RULES: tuple[Rule, ...] = (
     tells_every_call,
     asks_within_the_plan,
     hedges_as_the_rule_says,
+    asks_nobody_else_once_it_is_answered,
     pays_within_the_ceiling,
 )
 

@@ -124,7 +124,7 @@ def _rule(dice: random.Random, task: str | None, models: tuple[str, ...]) -> Rul
         max_cost_usd=_maybe(dice, 0.4, 0.0005, 0.05),
         max_latency_s=_maybe(dice, 0.1, 1, 10),
         min_quality=_maybe(dice, 0.1, 0, 0.5),
-        hedge=_hedge(dice) if dice.random() < 0.5 else None,
+        hedge=_hedge(dice) if dice.random() < 0.7 else None,
     )
 
 
@@ -143,7 +143,7 @@ def _limits(dice: random.Random, models: tuple[str, ...]) -> dict[str, RateLimit
 
 
 def _hedge(dice: random.Random) -> Hedge:
-    after: Any = dice.choice(("p50", "p95", dice.uniform(0.0001, 0.2), dice.uniform(0.0001, 0.2), dice.uniform(0.1, 3)))
+    after: Any = dice.choice(("p50", "p95", *[dice.uniform(0.0001, 0.1)] * 6, dice.uniform(0.1, 3)))
     return Hedge(after=after, max_extra=dice.choice((0.05, 0.5, 1.0, 1.0, 1.0)))
 
 
