@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from ...errors import ProviderUnavailable
+from ...errors import MalformedResponse, ProviderUnavailable
 from ...types import EmbedRequest, Model, Usage
 from ..sse import Event
 from . import answers, translators
@@ -145,6 +145,9 @@ class OpenAIChat:
                 choice["message"].setdefault("role", "assistant")
             elif choice.get("delta") is None:
                 choice["delta"] = {}
+            content = (choice.get("message") or choice.get("delta") or {}).get("content")
+            if not isinstance(content, str | None):
+                raise MalformedResponse(f"the answer's content is no text, but {type(content).__name__}")
             if choice.get("finish_reason") == "error":
                 raise ProviderUnavailable("the answer ended in an error", provider=model.provider, model=model.name)
 
