@@ -22,6 +22,7 @@ from .layers.limited import Limited
 from .layers.matched import Matched
 from .layers.metered import Metered
 from .layers.named import Named
+from .layers.resuming import Resuming
 from .layers.retrying import Retrying
 from .layers.timed import Timed
 from .layers.traced import Traced
@@ -117,14 +118,18 @@ class Deployment:
     def chain(self, plan: Plan, measured: Measured, health: Health) -> ProviderPort:
         """Whoever carries *plan* out, innermost first, each with the reason for its place."""
         stacks, conduct = [self.stacks[name] for name in plan.models], plan.conduct
+        first = list(stacks)
         if conduct.cache is not None and self.cache is not None:
             # Outside of all that a call needs: what is kept needs no turn, no money, and no server that is well.
-            stacks = [Cached(each, self.cache, conduct.cache) for each in stacks]
+            first = [Cached(each, self.cache, conduct.cache) for each in stacks]
         if conduct.hedge is not None and len(stacks) > 1:
             # In the place of the first, and outside of its retries: it is the wait for all of them that is cut short.
-            first, second = stacks[:2]
-            stacks[0] = Hedged(first, second, conduct.hedge, measured, health.hedges, stops_at=conduct.stops_at)
-        chain = FallbackProvider(stacks, stops_at=conduct.stops_at)
+            first[0] = Hedged(*first[:2], conduct.hedge, measured, health.hedges, stops_at=conduct.stops_at)
+        chain: ProviderPort = FallbackProvider(first, stops_at=conduct.stops_at)
+        if conduct.on_break == "continue":
+            # Outside of the choice of who begins: that is over when there is content. Whoever goes on is asked itself,
+            # by its own stack: its retries, its circuit and what it costs are as for any other try.
+            chain = Resuming(chain, stacks, stops_at=conduct.stops_at)
         # Outermost: whoever shares an answer shares all that was done for it, also what was done because models failed.
         return Coalesced(chain, plan, self.flights, total_s=self.policy.timeouts.total_s)
 

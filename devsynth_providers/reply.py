@@ -200,8 +200,8 @@ class Reply:
 
     @property
     def response_model(self) -> str:
-        """What the provider says that answered; empty if it does not say."""
-        return next((chunk.model for chunk in self._seen if chunk.model), "")
+        """What the provider says that answered, the last if several did; empty if it does not say."""
+        return next((chunk.model for chunk in reversed(self._seen) if chunk.model or chunk.continued_by), "")
 
     @property
     def reported_usage(self) -> Usage | None:
@@ -222,6 +222,7 @@ class Reply:
         else:
             cost_micros, basis = self.model.cost_micros(usage), self.model.cost_basis(usage)
         now = self._time() if self._ended is None else self._ended
+        continued_by = tuple(chunk.continued_by for chunk in self._seen if chunk.continued_by)
         return Response(
             text=self.text,
             model=self.model.name,
@@ -234,8 +235,9 @@ class Reply:
             cost_basis=basis,
             finish_reason=self.finish_reason,
             cached=self.cached,
-            degraded=self.degraded,
+            degraded=self.degraded or bool(continued_by),
             shared=self.shared,
+            continued_by=continued_by,
             attempts=tuple(sorted(self.attempts, key=lambda attempt: attempt.number)),
             plan=self.plan,
             first_token_s=None if self.begun is None else self.begun - self._started,

@@ -45,6 +45,7 @@ from devsynth_providers.layers.limited import Limited
 from devsynth_providers.layers.matched import Matched
 from devsynth_providers.layers.metered import Metered
 from devsynth_providers.layers.named import Named
+from devsynth_providers.layers.resuming import Resuming
 from devsynth_providers.layers.retrying import Retrying
 from devsynth_providers.layers.timed import Timed
 from devsynth_providers.layers.traced import Traced
@@ -113,6 +114,7 @@ SUBJECTS: dict[str, Subject] = {
     "Matched": lambda server: Matched(scripted()),
     "Metered": lambda server: Metered(scripted()),
     "Named": lambda server: Named(scripted(), model("n")),
+    "Resuming": lambda server: Resuming(scripted(), [scripted()]),
     "Retrying": lambda server: Retrying(scripted()),
     "stack": lambda server: stack(scripted()),
     "FallbackProvider": lambda server: FallbackProvider([failing("m"), scripted(model=model("m"))]),

@@ -33,6 +33,8 @@ class Chunk:
     tool_calls: tuple[ToolCallPart, ...] = ()
     model: str = ""
     """What the provider says that answered; not content, and only told where it is known."""
+    continued_by: str = ""
+    """The name of the model that goes on from here, on its first piece, where the one before it broke off."""
 
     @property
     def empty(self) -> bool:
@@ -73,23 +75,25 @@ class Response:
 
     text: str = ""
     model: str = ""
-    """The name of the model that answered, as the policy has it."""
+    """The name of the model that answered, as the policy has it; of the one that ended the answer, if several did."""
     provider: str = ""
     response_model: str = ""
     """What the provider says that answered; empty if it does not say."""
     vectors: tuple[Vector, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage = Usage()
-    """Tokens of the attempt that answered."""
+    """Tokens of the attempt that answered; of all whose text is in it, if several did."""
     cost_usd: float | None = None
     """What all attempts cost together; ``None`` where a price is not known."""
     cost_basis: CostBasis = "unknown"
     finish_reason: str | None = None
     cached: bool = False
     degraded: bool = False
-    """Whether a model other than the plan's first answered."""
+    """Whether a model other than the plan's first answered, or more than one attempt had to."""
     shared: bool = False
     """Whether this is the answer to an equal request as well, which tells of the attempts and what they cost."""
+    continued_by: tuple[str, ...] = ()
+    """The models that went on where the answer broke off, in order; the text of each begins at a piece that says so."""
     attempts: tuple[Attempt, ...] = ()
     plan: Plan | None = None
     first_token_s: float | None = None
