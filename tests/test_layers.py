@@ -395,6 +395,13 @@ class TestMetered:
         )
         assert (await chain.complete("hi", max_cost_usd=0.01)).model == "free"
 
+    async def test_where_that_fails_too_its_attempt_is_told(self) -> None:
+        dear, free = ScriptedProvider(model=self.DEAR), ScriptedProvider(ProviderUnavailable("x"), model=model("free"))
+        chain = FallbackProvider([Metered(Traced(each)) for each in (dear, free)])
+        with pytest.raises(BudgetExceeded) as caught:
+            await chain.complete("hi", max_cost_usd=0.01)
+        assert [each.model for each in caught.value.attempts] == ["free"]
+
 
 class TestTraced:
     async def answered(self, *line: Any, **facts: Any) -> Response:

@@ -74,6 +74,7 @@ class FallbackProvider(ProviderPort):
                 reply.degraded = reply.degraded or provider is not self.providers[0]
                 return reply
         if unpaid is not None:
+            unpaid.attempts = request.call.tally.attempts  # those after it, too, that could be paid and failed
             raise unpaid
         if len(errors) == 1:
             raise errors[0]
