@@ -124,7 +124,8 @@ class Deployment:
             first = [Cached(each, self.cache, conduct.cache) for each in stacks]
         if conduct.hedge is not None and len(stacks) > 1:
             # In the place of the first, and outside of its retries: it is the wait for all of them that is cut short.
-            first[0] = Hedged(*first[:2], conduct.hedge, measured, health.hedges, stops_at=conduct.stops_at)
+            one, two = first[:2]
+            first[0] = Hedged(one, two, conduct.hedge, measured, health.hedges, stops_at=conduct.stops_at)
         chain: ProviderPort = FallbackProvider(first, stops_at=conduct.stops_at)
         if conduct.on_break == "continue":
             # Outside of the choice of who begins: that is over when there is content. Whoever goes on is asked itself,

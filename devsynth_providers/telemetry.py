@@ -120,12 +120,16 @@ class AttemptSpan:
         self._span = span
         self.wait_s = 0.0
         """Seconds that this attempt has waited for its turn."""
+        self.queued = False
+        """Whether it waits for it now."""
 
     def waiting(self) -> None:
         """It waits; how long is told when its turn has come."""
+        self.queued = True
 
     def begun(self, wait_s: float) -> None:
         """Its turn has come."""
+        self.queued = False
         self.wait_s += wait_s
 
     def finish(self, attempt: Attempt, response_model: str, error: BaseException | None) -> None:

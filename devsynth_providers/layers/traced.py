@@ -30,7 +30,7 @@ class Traced(Wrapper):
             try:
                 reply = await self.inner.send(request)
             except BaseException as error:
-                failed = self._attempt(request, started, span.wait_s, error)
+                failed = self._attempt(request, started, span, error)
                 tally.ended(failed)
                 if isinstance(error, ProviderError):
                     error.provider, error.model = self.model.provider, self.model.name
@@ -39,7 +39,7 @@ class Traced(Wrapper):
                 raise
 
         def finish(reply: Reply, error: BaseException | None) -> None:
-            done = self._attempt(request, started, span.wait_s, error, reply)
+            done = self._attempt(request, started, span, error, reply)
             reply.usage = done.usage
             tally.ended(done)
             reply.attempts = tally.attempts
@@ -49,14 +49,19 @@ class Traced(Wrapper):
         return reply.since(started).on_finish(finish)
 
     def _attempt(
-        self, request: Request, started: float, wait_s: float, error: BaseException | None, reply: Reply | None = None
+        self,
+        request: Request,
+        started: float,
+        span: telemetry.AttemptSpan,
+        error: BaseException | None,
+        reply: Reply | None = None,
     ) -> Attempt:
         model = self.model if reply is None else reply.model  # who answered may not be who was to be asked first
         usage = getattr(error, "usage", None) if reply is None else reply.reported_usage
         if usage is not None and not _possible(usage, request, model):
             usage = None
         worst = None
-        if usage is None and _may_be_billed(error):
+        if usage is None and _may_be_billed(error) and not span.queued:  # in a queue nothing has been sent
             usage = _estimate(request, reply)
             if error is not None:
                 asked = request.max_tokens if isinstance(request, ChatRequest) else 0
@@ -70,7 +75,7 @@ class Traced(Wrapper):
             provider=model.provider,
             model=model.name,
             latency_s=asyncio.get_running_loop().time() - started,
-            wait_s=wait_s,
+            wait_s=span.wait_s,
             first_token_s=None if reply is None or reply.begun is None else reply.begun - started,
             usage=usage,
             cost_micros=cost_micros,

@@ -18,8 +18,11 @@ from devsynth_providers import (
     LimitReached,
     NoModelFits,
     StreamInterrupted,
+    Usage,
 )
 from devsynth_providers.analysis import estimate_tokens
+from devsynth_providers.layers.seam import Seam
+from devsynth_providers.testing import Hit
 
 from .world import Outcome, Story
 
@@ -72,9 +75,10 @@ def fails_as_it_may(story: Story, one: Outcome) -> Iterator[str]:
 
 
 def delivers_one_answer(story: Story, one: Outcome) -> Iterator[str]:
-    """Whole, or as much of it as was read or came: never doubled, never spliced."""
+    """Whole, or as much of it as was read or came: never doubled, and never spliced but where it says so."""
     response, error = one.response, one.error
-    possible = [f"{name}: {one.ask.text}" for name in dict.fromkeys(story.asked[one.ask.text])]
+    possible, wrong = _answers(story, one)
+    yield from wrong
     if one.text and not any(answer.startswith(one.text) for answer in possible):
         yield f"{one.text!r} is of no model's answer"
     if isinstance(error, StreamInterrupted | ContentFiltered) and one.ask.way != "whole" and error.partial != one.text:
@@ -82,14 +86,40 @@ def delivers_one_answer(story: Story, one: Outcome) -> Iterator[str]:
     if one.pieces and one.text and isinstance(error, DevSynthError) and not hasattr(error, "partial"):
         yield f"it failed by {error!r} after {one.text!r} was delivered"
     if response is not None and one.ask.way != "vectors":
-        whole = f"{response.model}: {one.ask.text}"
-        if response.text != one.text or not whole.startswith(one.text):
+        wholes = possible if response.continued_by else {f"{response.model}: {one.ask.text}"}
+        if response.text != one.text or not any(whole.startswith(one.text) for whole in wholes):
             yield f"{response.model} answered {response.text!r}, and {one.text!r} was delivered"
-        if not one.stopped and (response.finish_reason is None or (one.text != whole and not response.truncated)):
+        if not one.stopped and (response.finish_reason is None or not (one.text in wholes or response.truncated)):
             yield f"{one.text!r} passes for whole, finish reason {response.finish_reason}"
     partial = getattr(error, "partial", "")
-    if partial and not f"{getattr(error, 'model', '')}: {one.ask.text}".startswith(partial):
+    if partial and not any(answer.startswith(partial) for answer in possible):
         yield f"{partial!r} is not the beginning of the answer of {getattr(error, 'model', '')}"
+
+
+def _goes_on(one: Outcome, hit: Hit) -> bool:
+    """Whether it was asked to go on from what another had said."""
+    return hit.request.text != one.ask.text
+
+
+def _answers(story: Story, one: Outcome) -> tuple[set[str], list[str]]:
+    """What the answer may be, if it is not cut short: one model's, or what was delivered and what the next one said to
+    that, without what it repeated; and what is wrong with how they were asked on."""
+    possible, wrong = set[str](), list[str]()
+    for name, hit in zip(story.asked[one.ask.text], story.hits[one.ask.text], strict=True):
+        answer = f"{name}: {hit.request.task_text}"
+        if not _goes_on(one, hit):
+            possible.add(answer)
+            continue
+        assert isinstance(hit.request, ChatRequest)
+        said = hit.request.messages[1].content
+        begun = {text[: len(said) + more] for text in possible if text.startswith(said) for more in (0, 1)}
+        begun = {text for text in begun if text.rstrip() == said}
+        if not begun or (one.plan is not None and one.plan.conduct.on_break != "continue"):
+            wrong.append(f"{name} was to go on from {said!r}")
+        possible |= {text + (Seam(text).join(answer, last=True) or "") for text in begun}
+        if one.response is None or one.response.truncated:
+            possible |= {text + answer for text in begun}  # cut short, a repetition may not be known as one
+    return possible, wrong
 
 
 def embeds_each_text(story: Story, one: Outcome) -> Iterator[str]:
@@ -100,6 +130,16 @@ def embeds_each_text(story: Story, one: Outcome) -> Iterator[str]:
             yield f"{one.ask.request.texts} became {one.response.vectors}"
 
 
+def _by_number(story: Story, one: Outcome) -> dict[int, Hit]:
+    """What the far side saw, by the numbers of the attempts; those that got no turn are not among it."""
+    return {hit.request.call.attempt: hit for hit in story.hits[one.ask.text]}
+
+
+def _got_no_turn(attempt: Attempt) -> bool:
+    """It was refused by our own limits, or given up while it waited for its turn: nothing was sent, nothing is paid."""
+    return attempt.error == LimitReached.kind or (attempt.error == "cancelled" and attempt.usage == Usage())
+
+
 def tells_every_call(story: Story, one: Outcome) -> Iterator[str]:
     """The attempts that are told are those that the far side saw, and those that got no turn: in order, numbered, each
     with its reason."""
@@ -108,13 +148,20 @@ def tells_every_call(story: Story, one: Outcome) -> Iterator[str]:
         if one.plan is None and asked and not story.stormy:
             yield f"no model fits, and {asked} were asked"
         return
-    if tuple(each.model for each in attempts if each.error != LimitReached.kind) != asked:
+    if tuple(each.model for each in attempts if not _got_no_turn(each)) != asked:
         yield f"told of {[each.model for each in attempts]}, and the far side saw {asked}"
     if [each.number for each in attempts] != list(range(1, len(attempts) + 1)):
         yield f"the attempts are numbered {[each.number for each in attempts]}"
+    hits, seen = _by_number(story, one), set[str]()
     for before, after in itertools.pairwise(attempts):
-        again = after.model in asked[: after.number - 1]
-        if after.reason not in (("retry",) if again else ("fallback", "hedge")) and not story.stormy:
+        if before.number in hits:
+            seen.add(before.model)
+        reasons = {"retry"} if after.model in seen else {"fallback", "hedge"}
+        if after.number not in hits:
+            reasons.add("continuation")
+        elif _goes_on(one, hits[after.number]):
+            reasons = {"continuation"} | (reasons & {"retry"} if before.error != "stream_interrupted" else set())
+        if after.reason not in reasons and not story.stormy:
             yield f"{after.model} after {before.model} is called {after.reason}"
     if min((min(a.usage.input_tokens, a.usage.output_tokens) for a in attempts), default=0) < 0:
         yield f"less than nothing was used: {[a.usage for a in attempts]}"
@@ -124,9 +171,14 @@ def asks_within_the_plan(story: Story, one: Outcome) -> Iterator[str]:
     """Each model as often as a policy lets it, one after the other, as planned; nothing that was not planned.
 
     Where circuits open, requests wait for whoever is back first, which no plan can tell; and whoever is back, after
-    others found out, may be tried anew, but once.
+    others found out, may be tried anew, but once. To go on, not more are asked than the plan has.
     """
-    asked, policy = story.asked[one.ask.text], story.schedule.policy
+    hits, policy = story.hits[one.ask.text], story.schedule.policy
+    both = [(name, _goes_on(one, hit)) for name, hit in zip(story.asked[one.ask.text], hits, strict=True)]
+    asked, asked_on = ([name for name, on in both if on is which] for which in (False, True))
+    models = tuple(policy.models) if one.plan is None or story.stormy else one.plan.models
+    if not set(asked_on) <= set(models) or len(asked_on) > len(models) * policy.retry.attempts:
+        yield f"{asked_on} were asked to go on; the plan was {one.plan}"
     if story.stormy:
         most = 2 * policy.retry.attempts
         if any(asked.count(name) > most for name in asked):
@@ -150,9 +202,10 @@ def hedges_as_the_rule_says(story: Story, one: Outcome) -> Iterator[str]:
     """Once at most, at the second model, when the first has had its time; only who lost is cancelled."""
     asked, hits = story.asked[one.ask.text], story.hits[one.ask.text]
     hedges = [number for number, hit in enumerate(hits) if hit.request.call.reason == "hedge"]
-    for attempt in told(one) or ():
-        if attempt.error == "cancelled" and one.response is not None and attempt.model == one.response.model:
-            yield f"the attempt at {attempt.model} was cancelled, which answered"
+    if one.response is not None:
+        answered = [each for each in one.response.attempts if each.model == one.response.model]
+        if answered[-1].error == "cancelled":
+            yield f"the attempt at {one.response.model} was cancelled, which answered"
     if not hedges or one.plan is None or story.stormy:
         return
     hedge = one.plan.conduct.hedge
@@ -170,19 +223,20 @@ def asks_nobody_else_once_it_is_answered(story: Story, one: Outcome) -> Iterator
     """When an answer begins, all other attempts have ended; only the deaf take longer."""
     if one.response is None:
         return
-    hits, attempts = story.hits[one.ask.text], one.response.attempts
+    hits = _by_number(story, one)
+    attempts = [each for each in one.response.attempts if each.number in hits]
     winner = next(each for each in reversed(attempts) if each.model == one.response.model)
-    begun = hits[winner.number - 1].at_s + (winner.first_token_s or 0.0)
+    begun = hits[winner.number].at_s + (winner.first_token_s or 0.0) - winner.wait_s
     for attempt in attempts:
-        hit = hits[attempt.number - 1]
+        hit = hits[attempt.number]
         deaf_s = sum(fault.lasts(1.0) for fault in hit.faults if fault.kind == "deaf")
-        if attempt is not winner and hit.at_s + attempt.latency_s > begun + deaf_s + GRACE_S:
+        if attempt is not winner and hit.at_s + attempt.latency_s - attempt.wait_s > begun + deaf_s + GRACE_S:
             yield f"{winner.model} began to answer at {begun}, and {attempt.model} was still asked"
 
 
 def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
     """What it cost is the sum of its attempts, and none began whose worst could have been too much."""
-    attempts, request, policy = told(one) or (), one.ask.request, story.schedule.policy
+    attempts, policy = told(one) or (), story.schedule.policy
     if one.response is not None:
         costs = [each.cost_micros for each in attempts]
         total = None if None in costs else sum(filter(None, costs)) / 1_000_000
@@ -193,8 +247,9 @@ def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
         if isinstance(one.error, BudgetExceeded):
             yield "there is no ceiling to exceed"
         return
-    spent, longest = 0, request.max_tokens if isinstance(request, ChatRequest) else 0
-    for attempt in attempts:
+    spent = 0
+    for attempt, request in zip(attempts, (hit.request for hit in story.hits[one.ask.text]), strict=False):
+        longest = request.max_tokens if isinstance(request, ChatRequest) else 0
         worst = policy.models[attempt.model].worst_micros(estimate_tokens(request.text), longest)
         if worst is None or spent + worst > round(ceiling * 1_000_000):
             yield f"{attempt.model} could cost {worst} when {spent} of {ceiling * 1_000_000} was spent"

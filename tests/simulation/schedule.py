@@ -125,6 +125,7 @@ def _rule(dice: random.Random, task: str | None, models: tuple[str, ...]) -> Rul
         max_latency_s=_maybe(dice, 0.1, 1, 10),
         min_quality=_maybe(dice, 0.1, 0, 0.5),
         hedge=_hedge(dice) if dice.random() < 0.7 else None,
+        on_break=dice.choice(("raise", "continue")),
     )
 
 

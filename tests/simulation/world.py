@@ -104,9 +104,13 @@ class _World:
         hits: dict[str, tuple[Hit, ...]] = defaultdict(tuple)
         asked: dict[str, tuple[str, ...]] = defaultdict(tuple)
         seen = [(hit.request.call.attempt, hit.at_s, name, hit) for name, far in self.far.items() for hit in far.hits]
+        texts: dict[str, str] = {}
         for _, _, name, hit in sorted(seen, key=lambda each: each[:2]):
-            hits[hit.request.text] += (hit,)
-            asked[hit.request.text] += (name,)
+            text = texts.setdefault(
+                hit.request.call.id, hit.request.text
+            )  # whoever is to go on is asked more than that
+            hits[text] += (hit,)
+            asked[text] += (name,)
         stormy = any(circuit.changes for circuit in self.router._deployments.current.circuits.values())
         return Story(self.schedule, tuple(outcomes), hits, asked, tuple(complaints), SPANS.end(), stormy)
 
