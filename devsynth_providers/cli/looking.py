@@ -24,6 +24,7 @@ class AbilityName(StrEnum):
     json = "json"
     vision = "vision"
     audio = "audio"
+    prefill = "prefill"
 
 
 def _ability(text: str) -> AbilityName:

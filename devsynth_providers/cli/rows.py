@@ -156,5 +156,5 @@ def _policy_row(name: str, stated: Model, router: Router) -> Row:
 
 
 def _sorted(abilities: frozenset[Ability]) -> tuple[Ability, ...]:
-    order: tuple[Ability, ...] = ("chat", "embeddings", "tools", "json", "vision", "audio")
+    order: tuple[Ability, ...] = ("chat", "embeddings", "tools", "json", "vision", "audio", "prefill")
     return tuple(ability for ability in order if ability in abilities)

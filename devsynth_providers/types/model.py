@@ -19,7 +19,8 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 Transport = Literal["auto", "litellm"]
 """``auto`` sends with our own wire where LiteLLM's translators are proved for it; ``litellm`` has LiteLLM send."""
 
-Ability = Literal["chat", "embeddings", "tools", "json", "vision", "audio"]
+Ability = Literal["chat", "embeddings", "tools", "json", "vision", "audio", "prefill"]
+"""``prefill``: it goes on from a beginning of its answer that stands as the last of the messages."""
 
 STRICT = {"extra": "forbid"}
 """For values that come from a file: a key that they do not have is a mistake, not something to pass over."""
