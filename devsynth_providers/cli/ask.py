@@ -51,6 +51,8 @@ async def ask(question: Question) -> None:
             await router.providers[plan.models[0]].warm_up()
         async with await router.send(request) as reply:
             async for chunk in reply:
+                if chunk.continued_by:
+                    aside.print(f"\n[it broke off; {chunk.continued_by} goes on]", style="dim", markup=False)
                 if not question.as_json:
                     print(chunk.text, end="", flush=True)
         response = reply.response
@@ -113,6 +115,7 @@ def as_dict(response: Response) -> dict[str, Any]:
         "latency_s": response.latency_s,
         "cached": response.cached,
         "degraded": response.degraded,
+        "continued_by": list(response.continued_by),
         "attempts": [asdict(attempt) | {"cost_usd": attempt.cost_usd} for attempt in response.attempts],
     }
 
