@@ -86,6 +86,8 @@ def delivers_one_answer(story: Story, one: Outcome) -> Iterator[str]:
     if one.pieces and one.text and isinstance(error, DevSynthError) and not hasattr(error, "partial"):
         yield f"it failed by {error!r} after {one.text!r} was delivered"
     if response is not None and one.ask.way != "vectors":
+        if response.continued_by and (response.continued_by[-1], True) != (response.model, response.degraded):
+            yield f"{response.model} ended what {response.continued_by} went on with"
         wholes = possible if response.continued_by else {f"{response.model}: {one.ask.text}"}
         if response.text != one.text or not any(whole.startswith(one.text) for whole in wholes):
             yield f"{response.model} answered {response.text!r}, and {one.text!r} was delivered"
