@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from .command import Run
 from .loopback import Answer, Loopback, delta, failure, sse, stream
 
 ROOT = Path(__file__).parent.parent
@@ -77,17 +78,17 @@ class TestAsk:
         assert answer["attempts"][0]["number"] == 1
         assert done.stderr == ""
 
-    def test_where_another_model_goes_on_is_told_aside(self, server: Loopback, tmp_path: Path) -> None:
+    def test_where_another_model_goes_on_is_told_aside(self, cli: Run, server: Loopback, tmp_path: Path) -> None:
         facts = f'provider: openai, base_url: "{server.url}", context_window: 8000, price: free'
         rule = "{name: all, models: [a, b], on_break: continue}"
         path = policy_file(tmp_path, f"models:\n  a: {{{facts}}}\n  b: {{{facts}}}\nrules: [{rule}]\n")
         answers = (sse(delta("half an ")), stream("answer"))
         server.script(*answers)
-        done = run("ask", "hi", "--policy", path)
-        assert (done.stdout, "[it broke off; b goes on]" in done.stderr) == ("half an answer\n", True)
+        _, out, err = cli("ask", "hi", "--policy", path)
+        assert (out, "[it broke off; b goes on]" in err) == ("half an answer\n", True)
         server.script(*answers)
-        done = run("ask", "hi", "--policy", path, "--json")
-        assert (json.loads(done.stdout)["continued_by"], done.stderr) == (["b"], "")
+        _, out, err = cli("ask", "hi", "--policy", path, "--json")
+        assert (json.loads(out)["continued_by"], err) == (["b"], "")
 
     def test_the_prompt_can_come_on_standard_input(self, served: str, server: Loopback) -> None:
         for arguments in ((), ("-",)):
