@@ -24,7 +24,6 @@ from devsynth_providers import (
     QuotaExhausted,
     RateLimitError,
     RequestRejected,
-    StreamInterrupted,
     ToolCall,
     Usage,
 )
@@ -270,23 +269,6 @@ class TestFailures:
         if kind is RateLimitError:
             assert caught.value.retry_after_s == 7  # type: ignore[attr-defined]
 
-    @pytest.mark.parametrize(
-        ("type_", "kind"),
-        [
-            ("overloaded_error", ProviderUnavailable),
-            ("rate_limit_error", RateLimitError),
-            ("api_error", ProviderUnavailable),
-        ],
-    )
-    async def test_an_error_event_before_any_content_is_an_error_of_its_type(
-        self, server: Loopback, lane: str, type_: str, kind: type[ProviderError]
-    ) -> None:
-        error = {"type": type_, "message": "no"}
-        server.script(sse(messages.start(), messages.event("error", error=error)))
-        with pytest.raises(ProviderError) as caught:
-            await made(server, lane).complete(chat(True))
-        assert type(caught.value) is kind
-
     async def test_leaving_a_stream_early_closes_its_connection(
         self, server: Loopback, provider: AnthropicProvider
     ) -> None:
@@ -295,33 +277,6 @@ class TestFailures:
             async for _ in reply:
                 break
         assert await asyncio.to_thread(server.client_left)
-
-    async def test_an_error_event_in_the_middle_is_an_interruption(
-        self, server: Loopback, provider: AnthropicProvider
-    ) -> None:
-        error = messages.event("error", error={"type": "overloaded_error", "message": "no"})
-        server.script(sse(messages.start(), *messages.text("w0 ", "w1")[:3], error))
-        with pytest.raises(StreamInterrupted) as caught:
-            await provider.complete(chat(True))
-        assert caught.value.partial == "w0 w1"
-
-    @pytest.mark.parametrize("then", ["close", "reset"])
-    async def test_a_stream_without_a_stop_reason_was_interrupted(
-        self, server: Loopback, provider: AnthropicProvider, then: str
-    ) -> None:
-        server.script(sse(messages.start(), *messages.text("w0 ", "w1"), then=then))
-        with pytest.raises(StreamInterrupted) as caught:
-            await provider.complete(chat(True))
-        assert "w0 w1".startswith(caught.value.partial)
-        usage = caught.value.attempts[0].usage
-        assert usage.estimated
-        assert usage.output_tokens >= 1
-
-    async def test_a_stop_reason_is_proof_enough_whatever_follows(
-        self, server: Loopback, provider: AnthropicProvider
-    ) -> None:
-        server.script(sse(messages.start(), *messages.text("w0"), messages.end()[0]))
-        assert (await provider.complete(chat(True))).text == "w0"
 
     @both_ways
     async def test_a_refusal_is_told_as_one(

@@ -39,7 +39,7 @@ from devsynth_providers.providers import sessions
 
 from .conftest import Ask
 from .helpers import model
-from .loopback import Answer, Loopback, as_json, delta, sse, stream, talker, usage_event, vectors, whole
+from .loopback import Answer, Loopback, as_json, delta, sse, stream, vectors, whole
 
 pytestmark = pytest.mark.litellm
 
@@ -58,20 +58,8 @@ def provider(server: Loopback, lane: str = "direct", *, url: str | None = None, 
 
 
 class TestRedirects:
-    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    async def test_a_redirect_takes_neither_prompt_nor_key_elsewhere(
-        self, server: Loopback, lane: str, ask: Ask, status: int
-    ) -> None:
-        with Loopback() as elsewhere:
-            server.script(Answer([], status=status, headers={"location": elsewhere.url}, content_length=0))
-            with pytest.raises(MalformedResponse, match=r"redirect to 127\.0\.0\.1, which is not followed") as caught:
-                await ask(provider(server, lane))
-            assert elsewhere.connections == 0
-        assert len(server.requests) == 1
-        assert (caught.value.status, caught.value.billed, caught.value.passes_on) == (status, False, True)
-
     @pytest.mark.parametrize("cls", [AnthropicProvider, OpenRouterProvider])
-    async def test_nor_does_one_of_another_provider(self, server: Loopback, lane: str, ask: Ask, cls: Any) -> None:
+    async def test_a_redirect_is_followed_by_no_provider(self, server: Loopback, lane: str, ask: Ask, cls: Any) -> None:
         server.script(Answer([], status=307, headers={"location": "/v1/loop"}, content_length=0))
         transport = "auto" if lane == "direct" else "litellm"
         with pytest.raises(MalformedResponse, match="not followed"):
@@ -209,34 +197,9 @@ class TestProxies:
 class TestAnswers:
     """What is judged by the bytes that came, before anybody reads them otherwise."""
 
-    async def test_a_whole_answer_without_a_finish_reason_may_not_be_whole(self, server: Loopback, lane: str) -> None:
-        server.script(whole("half of", finish=None))
-        with pytest.raises(MalformedResponse, match="without a finish reason"):
-            await provider(server, lane).generate("hi")
-
     async def test_a_server_that_does_not_stream_answers_whole(self, server: Loopback) -> None:
         server.script(whole("all of it"))
         assert [piece async for piece in provider(server).generate_stream("hi")] == ["all of it"]
-
-    async def test_a_web_page_is_told_as_one(self, server: Loopback, lane: str, ask: Ask) -> None:
-        server.script(Answer([b"<html>Welcome!</html>"], content_type="text/html"))
-        with pytest.raises(MalformedResponse, match="what came is a web page"):
-            await ask(provider(server, lane))
-
-    async def test_what_is_no_http_is_no_answer(self, ask: Ask) -> None:
-        with talker(b"220 mail.test ESMTP\r\n") as port, pytest.raises(MalformedResponse, match="not HTTP"):
-            await ask(OpenAIProvider("m", base_url=f"http://127.0.0.1:{port}/v1", retry_attempts=1))
-
-    async def test_an_answer_has_a_largest_size(self, server: Loopback, lane: str) -> None:
-        huge = b" " * (1024 * 1024)
-        server.script(Answer([huge] * 60))
-        with pytest.raises(MalformedResponse, match=r"more than \d+ bytes"):
-            await provider(server, lane).generate("hi")
-
-    async def test_so_has_an_event(self, server: Loopback) -> None:
-        server.script(sse(b"data: " + b"x" * (5 * 1024 * 1024)))
-        with pytest.raises(MalformedResponse, match="an event of more than"):
-            await provider(server).complete(ChatRequest.of("hi", stream=True))
 
     async def test_what_careless_servers_leave_out_is_not_missed(self, server: Loopback, lane: str, ask: Ask) -> None:
         answer = {"choices": [{"message": {"content": "w0"}, "finish_reason": "stop"}]}
@@ -361,11 +324,6 @@ class TestConnections:
             released.set()
             await asyncio.gather(*busy)
 
-    async def test_a_name_that_nobody_has_costs_nothing(self, lane: str, ask: Ask, server: Loopback) -> None:
-        with pytest.raises(ProviderUnavailable, match=r"nowhere\.invalid") as caught:
-            await ask(provider(server, lane, url="http://nowhere.invalid/v1"))
-        assert not caught.value.billed
-
 
 class TestUrls:
     @pytest.mark.parametrize(
@@ -439,41 +397,8 @@ async def _generate(one: ProviderPort) -> str:
     return await one.generate("hi")
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        ({"message": "slow down", "code": 429}, "rate_limited"),
-        ({"message": "no", "type": "insufficient_quota"}, "quota_exhausted"),
-        ("Something went wrong", "unavailable"),
-    ],
-)
-async def test_an_error_in_a_body_of_success_is_an_error(server: Loopback, lane: str, error: Any, kind: str) -> None:
-    """Servers behind routers send ``{"error": ...}`` with status 200."""
-    server.script(as_json({"error": error}))
-    with pytest.raises(ProviderError) as caught:
-        await provider(server, lane).generate("hi")
-    assert caught.value.kind == kind
-
-
 class TestHostileServers:
     """What no well-meaning server sends: it ends in an error of ours, with the meaning that its status has."""
-
-    @pytest.mark.parametrize(("status", "kind"), [(401, "authentication"), (429, "rate_limited"), (503, "unavailable")])
-    @pytest.mark.parametrize("body", ["large", "cut", "endless"])
-    async def test_a_status_means_the_same_whatever_its_body(
-        self, server: Loopback, lane: str, status: int, kind: str, body: str
-    ) -> None:
-        pieces, length, then = {
-            "large": ([b"x" * 200_000], None, "close"),
-            "cut": ([b'{"error": {"mes'], 500, "close"),
-            "endless": ([b"{"], None, "hang"),
-        }[body]
-        headers = {"retry-after": "7"}
-        server.script(Answer(pieces, status=status, headers=headers, content_length=length, then=then))
-        with pytest.raises(ProviderError) as caught:
-            await provider(server, lane).generate("hi")
-        assert (caught.value.kind, caught.value.status, caught.value.billed) == (kind, status, False)
-        assert kind != "rate_limited" or caught.value.retry_after_s == 7  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize(
         ("error", "kind"),
@@ -527,33 +452,10 @@ class TestHostileServers:
             server.script((as_json({**answer, "usage": usage}), sse(event, "[DONE]")))
             assert await ask(provider(server)) == "w0"
 
-    @pytest.mark.parametrize("status", [200, 500])
-    async def test_deep_json_is_no_answer(self, server: Loopback, lane: str, ask: Ask, status: int) -> None:
-        deep = b'{"choices":' + b"[" * 100_000
-        server.script((Answer([deep], status=status), sse(b"data: " + deep + b"\n\n")))
-        with pytest.raises(ProviderError):
-            await ask(provider(server, lane))
-
-    async def test_content_that_is_no_text_is_no_answer(self, server: Loopback, ask: Ask) -> None:
-        parts: Any = [{"type": "text", "text": "w0"}]
-        server.script((whole(parts), sse(delta(parts), delta(finish="stop"), "[DONE]")))
-        with pytest.raises(MalformedResponse):
-            await ask(provider(server))
-
-    async def test_a_redirect_to_nowhere_is_a_redirect(self, server: Loopback, lane: str, ask: Ask) -> None:
-        server.script(Answer([], status=302, headers={"location": "http://[x"}, content_length=0))
-        with pytest.raises(MalformedResponse, match="a redirect to another path"):
-            await ask(provider(server, lane))
-
     async def test_a_stream_has_a_largest_size(self, server: Loopback) -> None:
         server.script(sse(*[delta("x" * 1_000_000)] * 40))
         with pytest.raises(ProviderError, match="a stream of more than"):
             await provider(server).complete(ChatRequest.of("hi", stream=True))
-
-    async def test_a_finished_stream_that_is_not_ended_is_finished(self, server: Loopback) -> None:
-        server.script(sse(delta("w0"), delta(finish="stop"), usage_event(), then="hang"))
-        response = await provider(server, timeout=6).complete(ChatRequest.of("hi", stream=True))
-        assert (response.text, response.finish_reason, response.usage.estimated) == ("w0", "stop", False)
 
     async def test_large_vectors_do_not_stop_the_loop(self, server: Loopback) -> None:
         server.script(vectors(*[[float(number), 0.5] * 3000 for number in range(1, 20)]))

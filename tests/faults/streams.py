@@ -84,8 +84,6 @@ OPENAI: list[Row] = [
             cut(48, "ends without a finish reason"),
             cut(49, "[DONE] too early", "[DONE]"),
             row(50, "cut after its finish reason", sse(*_BEGUN, delta(finish="stop")), TEXT, estimated=True),
-            row(57, "all told twice", sse(*_BEGUN, delta(finish="stop"), delta(finish="stop"), usage_event(9, 9),
-                usage_event(4, 3), "[DONE]"), TEXT),
         ]
     ),
     row(26, "withheld", sse(delta(finish="content_filter"), usage_event(), "[DONE]"), ContentFiltered),
@@ -100,6 +98,7 @@ OPENAI: list[Row] = [
     row(35, "an error first, no quota", sse(_error(code="insufficient_quota")), QuotaExhausted, NEXT, "N"),
     row(36, "cut in its first event", sse(b'data: {"id": "1", "cho'), MalformedResponse, NEXT),
     row(36, "a choice that is text", sse({"choices": ["x"]}, "[DONE]"), MalformedResponse, NEXT),
+    row(36, "content that is none", sse(delta(content=[{"type": "text"}]), "[DONE]"), MalformedResponse, NEXT),
     row(38, "invalid UTF-8 first", sse(_BAD), MalformedResponse, NEXT),
     row(39, "an event of 5 MB", sse(b"data: " + b"x" * (5 * 1024 * 1024)), MalformedResponse, NEXT),
     row(40, "drips words until the deadline", _drip(delta("w")), ProviderTimeout, clocks=_SHORT, partial="w" * 400,
@@ -125,6 +124,8 @@ OPENAI: list[Row] = [
     row(55, "pings, nulls and no choices between", sse(_PING, *_BEGUN[:2], _PING, delta(), usage_event(), _BEGUN[2],
         _PING, *_END), TEXT),
     row(56, "a piece twice", stream("w0 ", "w0 ", "w1"), "w0 w0 w1"),
+    row(57, "all told twice", sse(*_BEGUN, delta(finish="stop"), delta(finish="stop"), usage_event(9, 9),
+        usage_event(4, 3), "[DONE]"), TEXT),
     row(57, "a finish reason twice", sse(*_BEGUN, delta(finish="stop"), *_END), TEXT),
     cut(58, "invalid UTF-8", _BAD, *_END, comes=MalformedResponse),
     row(59, "no usage", sse(*_BEGUN, delta(finish="stop"), "[DONE]"), TEXT, estimated=True),
@@ -174,12 +175,12 @@ _ODD = messages.event("content_block_delta", index=0, delta={"type": "text_delta
 ANTHROPIC: list[Row] = [
     *on_both(
         [
-            anthropic(34, "message_stop alone", sse(messages.start(), _LAST), EmptyResponse, AGAIN, "U"),
             broken(47, "reset", then="reset"),
             broken(48, "ends without a stop reason", _STOP),
             anthropic(50, "cut after its stop reason", sse(*_ANTHROPIC, _STOP, _DELTA), TEXT),
         ]
     ),
+    anthropic(34, "message_stop alone", sse(messages.start(), _LAST), EmptyResponse, AGAIN, "U"),
     anthropic(45, "pings in place of a first token", _drip(messages.event("ping"), 0.05, messages.start()),
         ProviderTimeout, AGAIN, "U", clocks=_SOON),
     broken(46, "stalls", comes=ProviderTimeout, then="hang", clocks=_SOON),
