@@ -54,7 +54,9 @@ def held() -> Holdings:
     except RuntimeError:
         tasks = timers = 0
     answers = sum(type(each) is Reply for each in kept)
-    sessions = sum(type(each).__name__ == "ClientSession" and not each.closed for each in kept)
+    sessions = sum(
+        type(each).__name__ == "ClientSession" and not each.closed and not each._loop.is_closed() for each in kept
+    )
     return Holdings(descriptors(), threading.active_count(), tasks, timers, answers, sessions)
 
 

@@ -53,6 +53,7 @@ def lane(request: pytest.FixtureRequest) -> str:
 
 
 class TestWhatDoesNotGrow:
+    @pytest.mark.timeout(600)
     @pytest.mark.parametrize(("lane", "calls"), [("direct", 10_000), ("unified", 600)])
     async def test_with_calls(self, server: Loopback, lane: str, calls: int) -> None:
         mine = router(server, lane, limits={"m": RateLimits(concurrent=AT_ONCE)})
