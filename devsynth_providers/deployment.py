@@ -24,6 +24,7 @@ from .layers.metered import Metered
 from .layers.named import Named
 from .layers.resuming import Resuming
 from .layers.retrying import Retrying
+from .layers.splitting import Splitting
 from .layers.timed import Timed
 from .layers.traced import Traced
 from .limits import Limiter
@@ -131,6 +132,8 @@ class Deployment:
             # Outside of the choice of who begins: that is over when there is content. Whoever goes on is asked itself,
             # by its own stack: its retries, its circuit and what it costs are as for any other try.
             chain = Resuming(chain, stacks, stops_at=conduct.stops_at)
+        # Each part of a batch goes through the chain by itself: what failed is tried again, and passed on, alone.
+        chain = Splitting(chain, [candidate.model for candidate in plan.candidates])
         # Outermost: whoever shares an answer shares all that was done for it, also what was done because models failed.
         return Coalesced(chain, plan, self.flights, total_s=self.policy.timeouts.total_s)
 

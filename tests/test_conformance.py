@@ -47,6 +47,7 @@ from devsynth_providers.layers.metered import Metered
 from devsynth_providers.layers.named import Named
 from devsynth_providers.layers.resuming import Resuming
 from devsynth_providers.layers.retrying import Retrying
+from devsynth_providers.layers.splitting import Splitting
 from devsynth_providers.layers.timed import Timed
 from devsynth_providers.layers.traced import Traced
 from devsynth_providers.limits import Limiter
@@ -116,6 +117,7 @@ SUBJECTS: dict[str, Subject] = {
     "Named": lambda server: Named(scripted(), model("n")),
     "Resuming": lambda server: Resuming(scripted(), [scripted()]),
     "Retrying": lambda server: Retrying(scripted()),
+    "Splitting": lambda server: Splitting(scripted()),
     "stack": lambda server: stack(scripted()),
     "FallbackProvider": lambda server: FallbackProvider([failing("m"), scripted(model=model("m"))]),
     "Router": router,

@@ -426,6 +426,11 @@ class TestTraced:
         response = await self.answered("word " * 40, usage=wrong)
         assert response.usage == Usage(1, 38, estimated=True)
 
+    async def test_vectors_are_not_billed_as_if_they_were_written(self) -> None:
+        far = ScriptedProvider("x", model=model(price=PRICED), usage=Usage(3, 10**9))
+        response = await Traced(far).complete(EmbedRequest(texts=("a text",)))
+        assert response.usage == Usage(1, 0, estimated=True)
+
     async def test_an_answer_left_early_is_billed_for_what_it_wrote(self) -> None:
         provider = Traced(ScriptedProvider(("word " * 100, "y"), model=model(price=PRICED)))
         async with await provider.send(STREAM.begun()) as reply:

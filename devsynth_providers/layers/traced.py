@@ -93,7 +93,8 @@ def _possible(usage: Usage, request: Request, model: Model) -> bool:
     parts = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
     if min(usage.input_tokens, usage.output_tokens, *parts) < 0:
         return False
-    if isinstance(request, ChatRequest) and usage.output_tokens > 4 * request.max_tokens + 10_000:
+    asked = request.max_tokens if isinstance(request, ChatRequest) else 0
+    if usage.output_tokens > 4 * asked + 10_000:
         return False
     if usage.input_tokens <= (model.context_window or 10_000):
         return True

@@ -1,0 +1,439 @@
+"""Large batches: asked for in parts, of which only what failed is asked again. Time is virtual."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace import ReadableSpan
+from typing_extensions import override
+
+from devsynth_providers import (
+    AllProvidersFailed,
+    AuthenticationError,
+    ChatRequest,
+    Chunk,
+    ContextTooLong,
+    DevSynthError,
+    EmbedRequest,
+    Limits,
+    MalformedResponse,
+    Model,
+    OpenAIProvider,
+    ProviderError,
+    ProviderPort,
+    ProviderUnavailable,
+    RateLimitError,
+    Reply,
+    Request,
+    RequestRejected,
+    Router,
+    Usage,
+    stack,
+)
+from devsynth_providers.analysis import estimate_tokens
+from devsynth_providers.layers.splitting import AT_ONCE, OPENAI, OTHERS, Capacity, Splitting
+from devsynth_providers.testing import ScriptedProvider, run_virtually
+from devsynth_providers.types import Vector
+
+from .helpers import NO_WAIT, PRICED, model, policy
+from .loopback import Answer, Loopback, failure, vectors
+
+Fails = Callable[[Sequence[str], int], ProviderError | None]
+
+
+class Embedder(ProviderPort):
+    """Makes a vector of each text in a second; of what *fails* says, by the texts and how often they were asked before,
+    it makes that error."""
+
+    def __init__(self, fails: Fails = lambda texts, before: None, *, of: Model | None = None, size: int = 2) -> None:
+        self._model = of or model("a", price=PRICED)
+        self._fails = fails
+        self._size = size
+        self._before: Counter[tuple[str, ...]] = Counter()
+        self.requests: list[EmbedRequest] = []
+        self.embedded: Counter[str] = Counter()
+        self.under_way = self.most = self.tokens = 0
+
+    @property
+    @override
+    def model(self) -> Model:
+        return self._model
+
+    @override
+    async def send(self, request: Request) -> Reply:
+        assert isinstance(request, EmbedRequest)
+        texts = request.texts
+        self.requests.append(request)
+        before, self._before[texts] = self._before[texts], self._before[texts] + 1
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await asyncio.sleep(1)
+        finally:
+            self.under_way -= 1
+        if (error := self._fails(texts, before)) is not None:
+            raise error
+        self.embedded.update(texts)
+        self.tokens += estimate_tokens(request.text)
+        return await Reply.open(self._model, self._chunks(texts))
+
+    async def _chunks(self, texts: Sequence[str]) -> Any:
+        rows = tuple(vector(text)[: self._size] for text in texts)
+        yield Chunk(
+            vectors=rows, finish_reason="stop", usage=Usage(estimate_tokens("\n".join(texts)), 0), model="served"
+        )
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(request.texts) for request in self.requests]
+
+
+def vector(text: str) -> Vector:
+    return (float(text.partition(" ")[0]), float(len(text)), 1.0)
+
+
+def batch(texts: int) -> EmbedRequest:
+    return EmbedRequest(texts=tuple(f"{number} text" for number in range(texts)))
+
+
+def rows(request: EmbedRequest) -> tuple[Vector, ...]:
+    return tuple(vector(text)[:2] for text in request.texts)
+
+
+def home(*far: Embedder, **rule: Any) -> Router:
+    return Router(policy(*(each.model for each in far), **rule), {each.model.name: each for each in far})
+
+
+def ask(request: Request, *far: Embedder, **rule: Any) -> Any:
+    """The response, or the error; and how long it took. Nothing is left behind."""
+
+    async def main() -> Any:
+        try:
+            result: Any = await home(*far, **rule).complete(request)
+        except DevSynthError as error:
+            result = error
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert not any(each.under_way for each in far)
+        return result, asyncio.get_running_loop().time()
+
+    return run_virtually(main())
+
+
+async def test_what_fits_into_one_request_passes_as_it_is() -> None:
+    far = ScriptedProvider("x", "x", "x")
+    layer = Splitting(far)
+    for whole in (batch(OTHERS.texts), ChatRequest.of("hi"), EmbedRequest(texts=("long " * 100_000,))):
+        request = whole.on(id="1")
+        await layer.complete(request)
+        assert far.requests[-1] is request
+
+
+def test_a_large_batch_is_asked_for_in_parts_and_answered_as_one() -> None:
+    far, request = Embedder(), batch(300)
+    response, took_s = ask(request, far)
+    assert response.vectors == rows(request)
+    assert far.sizes == [96, 96, 96, 12]
+    assert [each for part in far.requests for each in part.texts] == list(request.texts)
+    assert far.most == AT_ONCE
+    assert took_s == 1.0
+    assert response.usage == Usage(far.tokens, 0)
+    assert response.cost_usd == pytest.approx(far.tokens * 10e-6)
+    assert [each.number for each in response.attempts] == [1, 2, 3, 4]
+    assert (response.model, response.response_model, response.finish_reason) == ("a", "served", "stop")
+    assert (response.degraded, response.shared) == (False, False)
+    assert response.latency_s == 1.0
+
+
+def test_no_more_than_a_few_parts_are_under_way_at_once() -> None:
+    far = Embedder()
+    _, took_s = ask(batch(96 * 9), far)
+    assert (far.most, took_s) == (AT_ONCE, 3.0)
+
+
+def test_parts_hold_no_more_tokens_than_one_request_may() -> None:
+    far = Embedder(of=model("a", context_window=None))
+    request = EmbedRequest(texts=tuple(f"{number} {'word ' * (1500 * number)}" for number in range(20)))
+    response, _ = ask(request, far)
+    assert response.vectors == rows(request)
+    assert 1 < len(far.requests) < 20
+    assert estimate_tokens(request.texts[-1]) > OTHERS.tokens, "it is for whoever embeds to say that it is too long"
+    for part in far.requests:
+        assert sum(map(estimate_tokens, part.texts)) <= OTHERS.tokens or len(part.texts) == 1
+
+
+def test_how_much_a_request_holds_depends_on_who_is_asked() -> None:
+    theirs, own = "https://api.openai.com/v1", "http://gpu1:8000/v1"
+    assert Capacity.of([model(provider="openai")]) == OPENAI == (2048, 300_000)
+    assert Capacity.of([model(provider="openai", base_url=theirs)]) == OPENAI
+    assert Capacity.of([model(provider="openai", base_url=own)]) == OTHERS == (96, 20_000)
+    assert Capacity.of([model(provider="openai"), model(provider="lmstudio")]) == OTHERS
+
+
+def test_five_thousand_texts_are_three_requests_to_openai_and_no_window_is_too_small_for_them() -> None:
+    far = Embedder(of=model("a", provider="openai", context_window=100))
+    response, _ = ask(batch(5000), far)
+    assert far.sizes == [2048, 2048, 904]
+    assert response.vectors == rows(batch(5000))
+
+
+def test_a_part_that_failed_is_asked_again_alone() -> None:
+    far = Embedder(lambda texts, before: RateLimitError("slow") if "100 text" in texts and before < 2 else None)
+    response, _ = ask(batch(300), far)
+    assert response.vectors == rows(batch(300))
+    assert sorted(far.sizes) == [12, 96, 96, 96, 96, 96]
+    assert set(far.embedded.values()) == {1}, "each text is paid for once"
+    assert [each.error for each in response.attempts].count("rate_limited") == 2
+    assert response.cost_usd == pytest.approx(far.tokens * 10e-6)
+
+
+def test_a_part_that_failed_passes_on_alone_within_the_vector_space() -> None:
+    a = Embedder(lambda texts, _: AuthenticationError("no", status=403) if "0 text" in texts else None)
+    b = Embedder(of=model("b", model="a"))
+    response, _ = ask(batch(300), a, b)
+    assert response.vectors == rows(batch(300))
+    assert (a.embedded | b.embedded).total() == 300
+    assert b.sizes == [96]
+    assert (response.model, response.degraded) == ("b", True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: ContextTooLong("too long", status=413),
+        lambda: RequestRejected("too many inputs", status=400),
+        lambda: RequestRejected("batch size 96 > maximum allowed batch size 32", status=422),
+    ],
+)
+@pytest.mark.parametrize("texts", [2, 50, 300])
+def test_a_part_that_is_too_large_is_halved_until_it_is_taken(error: Callable[[], ProviderError], texts: int) -> None:
+    far = Embedder(lambda asked, _: error() if len(asked) > 10 else None)
+    response, _ = ask(batch(texts), far)
+    assert response.vectors == rows(batch(texts))
+    assert set(far.embedded.values()) == {1}
+    assert far.most <= AT_ONCE
+    assert len(response.attempts) == len(far.requests)
+
+
+@pytest.mark.parametrize(("texts", "wrong"), [(300, 136), (2, 0), (7, 6), (1000, 999)])
+def test_of_a_text_that_is_to_blame_the_error_says_which_and_not_what_it_says(texts: int, wrong: int) -> None:
+    """What else is under way is cancelled, and no more is begun."""
+    said = f"{wrong} text"
+    far = Embedder(lambda asked, _: RequestRejected("not like this", status=400, code="bad") if said in asked else None)
+    error, _ = ask(batch(texts), far)
+    assert type(error) is RequestRejected
+    assert str(error) == f"text {wrong + 1} of {texts}: not like this"
+    assert (error.status, error.code, error.model) == (400, "bad", "a")
+    assert len(error.attempts) == len(far.requests)
+    assert max(Counter(far.embedded).values(), default=1) == 1
+    assert far.sizes.count(1) <= 3
+
+
+def test_of_a_single_text_the_error_is_as_it_was() -> None:
+    far = Embedder(lambda *_: RequestRejected("no", status=400))
+    error, _ = ask(batch(1), far)
+    assert str(error) == "no"
+
+
+@pytest.mark.parametrize("error", [RequestRejected("no embeddings"), RequestRejected("no", status=405)])
+def test_what_no_half_would_get_is_not_halved(error: ProviderError) -> None:
+    far = Embedder(lambda *_: error)
+    told, _ = ask(batch(50), far)
+    assert str(told) == str(error)
+    assert far.sizes == [50]
+
+
+def test_a_text_that_is_too_long_for_all_models_is_named_too() -> None:
+    def too_long(texts: Sequence[str], _: int) -> ProviderError | None:
+        return ContextTooLong("too long") if "7 text" in texts else None
+
+    a = Embedder(too_long, of=model("a", context_window=None))
+    b = Embedder(too_long, of=model("b", model="a", context_window=None))
+    error, _ = ask(batch(20), a, b)
+    assert isinstance(error, AllProvidersFailed)
+    assert str(error).startswith("text 8 of 20: All providers failed. Last error: too long")
+    assert len(error.attempts) == len(a.requests) + len(b.requests)
+
+
+def test_a_part_that_has_failed_for_good_ends_the_others_at_once() -> None:
+    def fails(texts: Sequence[str], _: int) -> ProviderError | None:
+        return AuthenticationError("no", status=403) if "100 text" in texts else None
+
+    far = Embedder(fails)
+    error, took_s = ask(batch(96 * 20), far)
+    assert isinstance(error, AuthenticationError)
+    assert took_s == 1.0
+    assert len(far.requests) <= 2 * AT_ONCE
+    assert len(error.attempts) == len(far.requests)
+
+
+def test_vectors_of_different_dimensions_are_no_answer() -> None:
+    a = Embedder(lambda texts, _: AuthenticationError("no", status=403) if "0 text" in texts else None)
+    b = Embedder(of=model("b", model="a"), size=3)
+    error, _ = ask(batch(300), a, b)
+    assert isinstance(error, MalformedResponse)
+    assert str(error) == "the parts of a batch do not fit: 300 vectors for 300 texts, of dimensions [2, 3]"
+    assert len(error.attempts) == 5
+
+
+def test_a_part_that_somebody_else_cancels_is_no_answer_either() -> None:
+    def cancels(texts: Sequence[str], _: int) -> None:
+        if "0 text" in texts:
+            raise asyncio.CancelledError
+
+    far = Embedder(cancels)
+    error, _ = ask(batch(300), far)
+    assert isinstance(error, MalformedResponse)
+
+
+def test_the_ceiling_holds_over_all_parts_together() -> None:
+    texts, worst = batch(300).texts, estimate_tokens(batch(300).text) * 10e-6
+    request = EmbedRequest(texts=texts, limits=Limits(max_cost_usd=worst + 1e-5))
+    response, _ = ask(request, Embedder())
+    assert response.vectors == rows(request)
+    far = Embedder(lambda asked, before: ProviderUnavailable("down") if "0 text" in asked and before == 0 else None)
+    error, _ = ask(request, far)
+    assert isinstance(error, ProviderUnavailable), "to ask again could not be paid"
+    assert len(far.requests) == len(error.attempts) == 4
+    assert sum(each.worst_micros or 0 for each in error.attempts) <= (worst + 1e-5) * 1e6
+
+
+async def test_cancelling_it_cancels_all_parts() -> None:
+    far = Embedder()
+    task = asyncio.ensure_future(home(far).complete(batch(1000)))
+    while far.under_way < AT_ONCE:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert far.under_way == 0
+    assert len(far.requests) == AT_ONCE
+
+
+def test_a_batch_that_failed_leaves_no_trace_in_the_task_that_asked_for_it() -> None:
+    """Else the caller's own ``asyncio.timeout`` would end in a ``CancelledError``."""
+    far = Embedder(lambda *_: AuthenticationError("no", status=403))
+
+    async def main() -> None:
+        async with asyncio.timeout(10):
+            with pytest.raises(AuthenticationError):
+                await Splitting(far).complete(batch(300))
+            await asyncio.sleep(3600)
+
+    with pytest.raises(TimeoutError):
+        run_virtually(main())
+
+
+def test_all_attempts_hang_below_one_request_and_the_trace_says_how_it_was_split(
+    spans: Callable[[], list[ReadableSpan]],
+) -> None:
+    far = Embedder(lambda texts, _: ContextTooLong("no") if len(texts) > 50 and "0 text" in texts else None)
+    ask(batch(300), far)
+    request, *attempts = spans()
+    assert len(attempts) == len(far.requests) == 6
+    assert request.context is not None
+    assert {each.parent.span_id for each in attempts if each.parent} == {request.context.span_id}
+    told = {event.name: dict(event.attributes or {}) for event in request.events}
+    assert told["batch.split"] == {"texts": 300, "parts": 4}
+    assert told["batch.halved"] == {"texts": 96, "reason": "context_too_long"}
+    assert (request.attributes or {})["devsynth.attempts"] == 6
+
+
+def test_two_equal_batches_at_the_same_time_are_one() -> None:
+    far = Embedder()
+
+    async def main() -> Any:
+        router = home(far)
+        return await asyncio.gather(router.complete(batch(300)), router.complete(batch(300)))
+
+    first, second = run_virtually(main())
+    assert first.vectors == second.vectors == rows(batch(300))
+    assert (len(far.requests), second.shared, second.cost_usd) == (4, True, 0)
+
+
+some = st.integers(1, 300)
+
+
+def embedded(request: EmbedRequest, far: Embedder) -> Any:
+    """As ``ask``, without what a router does for a server that fails often."""
+    layer = Splitting(stack(far, retry=NO_WAIT))
+
+    async def main() -> Any:
+        try:
+            return await layer.complete(request)
+        except DevSynthError as error:
+            return error
+
+    return run_virtually(main())
+
+
+@settings(max_examples=60, deadline=None)
+@given(some, st.sets(st.integers(0, 299), max_size=5), st.integers(8, 200))
+def test_any_batch_with_any_failing_parts_is_whole_and_in_order_and_each_text_is_paid_once(
+    texts: int, unlucky: set[int], takes: int
+) -> None:
+    """Whoever holds an unlucky text fails at first, and what holds more texts than it takes is refused."""
+    names = {f"{each} text" for each in unlucky}
+
+    def fails(asked: Sequence[str], before: int) -> ProviderError | None:
+        if len(asked) > takes:
+            return ContextTooLong("no", status=413)
+        return RateLimitError("slow") if names & set(asked) and before == 0 else None
+
+    far = Embedder(fails)
+    response = embedded(batch(texts), far)
+    assert response.vectors == rows(batch(texts))
+    assert far.embedded == Counter(batch(texts).texts)
+    assert response.usage == Usage(far.tokens, 0)
+    assert [each.number for each in response.attempts] == list(range(1, len(far.requests) + 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(some, st.data())
+def test_any_text_that_is_refused_is_found(texts: int, data: st.DataObject) -> None:
+    wrong = data.draw(st.sets(st.integers(0, texts - 1), min_size=1, max_size=3))
+    names = {f"{each} text" for each in wrong}
+    far = Embedder(lambda asked, _: RequestRejected("no", status=400) if names & set(asked) else None)
+    error = embedded(batch(texts), far)
+    if texts == 1:
+        assert str(error) == "no"
+    else:
+        assert str(error) in {f"text {each + 1} of {texts}: no" for each in wrong}
+    assert len(far.requests) <= (texts + 95) // 96 + AT_ONCE * 2 * 9
+    assert max(far.embedded.values(), default=1) == 1
+
+
+@pytest.mark.litellm
+@pytest.mark.parametrize("transport", ["auto", "litellm"])
+async def test_five_thousand_texts_through_litellm(server: Loopback, transport: Any) -> None:
+    """The server takes 64 at a time, in one answer tells them in disorder, and is overloaded twice."""
+    busy = iter([True, False, False, False, True])
+
+    def answer(asked: dict[str, Any]) -> Answer:
+        texts = asked["input"]
+        if len(texts) > 64:
+            return failure(413, "too many inputs")
+        if next(busy, False):
+            return failure(503, "overloaded")
+        of = [[float(text.partition(" ")[0]), 1.0] for text in texts]
+        back = range(len(of))[::-1]
+        return vectors(*[of[index] for index in back], indices=list(back))
+
+    server.script(answer)
+    facts = model("m", provider="openai", base_url=server.url, context_window=1000)
+    provider = OpenAIProvider(facts, api_key="k", transport=transport)
+    async with Router(policy(facts), {"m": provider}) as router:
+        response = await router.complete(batch(5000))
+    await provider.aclose()
+    assert [row[0] for row in response.vectors] == [float(number) for number in range(5000)]
+    asked = [each["input"] for each in server.requests if each]
+    taken = Counter(text for texts in asked if len(texts) <= 64 for text in texts)
+    assert taken.total() == 5000 + 2 * 48, "of what the server took, only two parts failed, and were asked again"
+    assert max(taken.values()) == 2
+    assert len(asked) == len(response.attempts) == 53 + 2 * 52 + 2
+    assert response.vectors[4999] == (4999.0, 1.0)
