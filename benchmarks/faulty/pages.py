@@ -1,0 +1,39 @@
+"""The part of ``docs/reliability.md`` that a run writes, and where it stands."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+from . import picture, report
+from .scenarios import Scale
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "reliability.md"
+_BEGIN, _END = "<!-- from here to the end mark: written by benchmarks/resilience.py -->", "<!-- end mark -->"
+
+
+def versions() -> str:
+    """What is compared."""
+    names = ("devsynth_providers", "litellm", "openai", "aiohttp", "httpx")
+    return ", ".join(f"{name} {metadata.version(name)}" for name in names)
+
+
+def generated(found: report.Found, scale: Scale, heading: str, compared: str) -> str:
+    return "\n".join(
+        (
+            f"{heading}; {compared}. A busy machine makes times longer, and counts no different.\n",
+            report.summary(found),
+            "",
+            report.details(found, scale),
+        )
+    )
+
+
+def write(found: report.Found, scale: Scale, heading: str, compared: str) -> None:
+    """Rewrite what stands between the marks, and the picture."""
+    text = PAGE.read_text(encoding="utf-8")
+    between = re.compile(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", re.DOTALL)
+    told = f"{_BEGIN}\n\n{generated(found, scale, heading, compared)}\n{_END}"
+    PAGE.write_text(between.sub(lambda _: told, text), encoding="utf-8")
+    PAGE.with_suffix(".svg").write_text(picture.as_svg(found, heading), encoding="utf-8")
