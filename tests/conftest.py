@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from devsynth_providers import ProviderPort
 from devsynth_providers.cli import app
+from devsynth_providers.providers._litellm import load
 
 from .command import CANARY, Run
 from .loopback import Loopback
@@ -36,6 +37,13 @@ def _tracing() -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(EXPORTER))
     trace.set_tracer_provider(provider)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _litellm_is_there(request: pytest.FixtureRequest) -> None:
+    """Importing it takes seconds, on a machine that is busy more than some tests have."""
+    if any(item.get_closest_marker("litellm") for item in request.session.items):
+        load.load()
 
 
 @pytest.fixture(autouse=True)
