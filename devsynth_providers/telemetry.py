@@ -91,18 +91,18 @@ class RequestSpan:
         """End the span: the answer is whole, was left early, or broke off."""
         if self._span.is_recording():
             self._span.set_attributes(_totals(self._tally.attempts))
+            response = reply.response
             facts: dict[str, Attribute] = {
-                "gen_ai.response.model": reply.response_model or reply.model.name,
-                "devsynth.degraded": reply.degraded,
+                "gen_ai.response.model": response.response_model or response.model,
+                "devsynth.degraded": response.degraded,
                 "devsynth.cache.hit": reply.cached,
             }
             if reply.finish_reason:
                 facts["gen_ai.response.finish_reasons"] = [reply.finish_reason]
             elif error is None:
                 facts["devsynth.stream.abandoned"] = True
-            first_token_s = reply.response.first_token_s
-            if first_token_s is not None:
-                facts["gen_ai.response.time_to_first_chunk"] = first_token_s
+            if response.first_token_s is not None:
+                facts["gen_ai.response.time_to_first_chunk"] = response.first_token_s
             self._span.set_attributes(facts)
         _end(self._span, error)
 

@@ -48,6 +48,14 @@ async def test_a_kept_answer_says_so_and_costs_nothing(cache: ResponseCache) -> 
     assert not second.degraded
 
 
+async def test_an_answer_of_two_halves_is_of_no_model_and_not_kept(cache: ResponseCache) -> None:
+    lost = ProviderUnavailable("the connection was lost")
+    provider = ScriptedProvider(("half an ", lost), "answer", ("half an ", lost), "apple")
+    asked = Router(policy(PRICEY, cache=Keep(), on_break="continue"), {"m": provider}, cache=cache)
+    told = ["".join([piece async for piece in asked.generate_stream("hi", temperature=0)]) for _ in range(2)]
+    assert told == ["half an answer", "half an apple"]
+
+
 async def test_pieces_come_as_they_came(cache: ResponseCache) -> None:
     asked = router(cache, ScriptedProvider(("one ", "two ", "three")))
     told = [[piece async for piece in asked.generate_stream("hi", temperature=0)] for _ in range(2)]

@@ -149,6 +149,27 @@ class TestTheAnswer:
 
         virtually(main)
 
+    def test_while_it_is_read_it_tells_who_speaks(self) -> None:
+        async def main() -> None:
+            async with await router(provider("a", (BEGUN, CUT)), provider("b", REST)).send(STREAM) as reply:
+                told = [(reply.response.model, reply.response.degraded) async for _ in reply]
+            assert told == [("a", False), ("b", True), ("b", True)]
+
+        virtually(main)
+
+    def test_whoever_shares_it_hears_the_same_also_who_leaves_early(self) -> None:
+        async def main() -> None:
+            subject = router(provider("a", (BEGUN, CUT)), provider("b", ("adapters ", 1.0, "are.")), coalesce="always")
+            stays = asyncio.create_task(heard(subject))
+            async with await subject.send(STREAM) as reply:
+                leaves = [await anext(reply), await anext(reply)]
+            assert [chunk.continued_by for chunk in leaves] == ["", "b"]
+            assert (reply.response.model, reply.response.degraded) == ("b", True)
+            response = (await stays)[1]
+            assert (response.text, response.model, response.continued_by) == (BEGUN + "adapters are.", "b", ("b",))
+
+        virtually(main)
+
     def test_by_default_nobody_goes_on(self) -> None:
         async def main() -> None:
             second = provider("b")
@@ -432,9 +453,10 @@ class TestLeaving:
                 reply = await Resuming(FallbackProvider([first, second]), [first, second]).send(STREAM)
                 await anext(reply)
                 await anext(reply)
-                del reply
+                with pytest.warns(ResourceWarning, match="forgotten before its end") as warned:
+                    del reply
                 await asyncio.sleep(0.001)
-                assert [first.closed, second.closed] == [1, 1]
+                assert ([first.closed, second.closed], len(warned)) == ([1, 1], 1)
             finally:
                 gc.enable()
 
@@ -492,6 +514,14 @@ class TestTheTrace:
 
         virtually(main)
         assert told(spans(), "stream.continued")["overlap"] == len(BEGUN)
+
+    @pytest.mark.parametrize("coalesce", ["always", "never"])
+    def test_an_answer_that_its_own_model_went_on_with_is_degraded_too(self, coalesce: str, spans: Spans) -> None:
+        async def main() -> None:
+            await heard(router(provider("a", (BEGUN, CUT), REST), coalesce=coalesce))
+
+        virtually(main)
+        assert (spans()[0].attributes or {})["devsynth.degraded"] is True
 
     def test_an_answer_that_did_not_break_off_has_no_mark(self, spans: Spans) -> None:
         async def main() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+import weakref
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from typing_extensions import override
@@ -73,6 +74,7 @@ class Resuming(Wrapper):
         answer = _Answer(request, first, self._continuations, self._stops_at)
         reply = await Reply.open(first.model, answer.chunks())
         reply.cached, reply.degraded, reply.attempts = first.cached, first.degraded, first.attempts
+        answer.reply = weakref.ref(reply)  # one that is forgotten is so at once
         return reply.on_finish(answer.finish)
 
 
@@ -86,6 +88,7 @@ class _Answer:
         self._candidates = candidates
         self._stops_at = stops_at
         self._way_back = telemetry.way_back()  # when it breaks off, the span of the request is not the current one
+        self.reply: Callable[[], Reply | None] = lambda: None
         self._half = first
         self._halves = [first]
         self._seam: Seam | None = None
@@ -115,9 +118,7 @@ class _Answer:
             await self._half.aclose()
 
     def finish(self, reply: Reply, error: BaseException | None) -> None:
-        """Tell *reply* who ended it, and what all of them used."""
-        reply.model = self._halves[-1].model
-        reply.degraded = reply.degraded or len(self._halves) > 1
+        """Tell *reply* what all of them used."""
         used = [usage for half in self._halves if (usage := half.usage or half.reported_usage) is not None]
         reply.usage = _together(used) if used else None
         reply.attempts = self._request.call.tally.attempts or reply.attempts
@@ -138,6 +139,8 @@ class _Answer:
             telemetry.mark("devsynth.stream.continued", True)
         self._seam = None
         self._halves.append(self._half)
+        if (reply := self.reply()) is not None:
+            reply.model, reply.degraded = self._half.model, True
         return replace(chunk, continued_by=name, model=piece.model or self._half.response_model)
 
     async def _goes_on(self, broken: StreamInterrupted) -> bool:

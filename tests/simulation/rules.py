@@ -249,8 +249,9 @@ def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
         if isinstance(one.error, BudgetExceeded):
             yield "there is no ceiling to exceed"
         return
-    spent = 0
-    for attempt, request in zip(attempts, (hit.request for hit in story.hits[one.ask.text]), strict=False):
+    spent, hits = 0, _by_number(story, one)
+    for attempt in attempts:
+        request = hits[attempt.number].request if attempt.number in hits else one.ask.request
         longest = request.max_tokens if isinstance(request, ChatRequest) else 0
         worst = policy.models[attempt.model].worst_micros(estimate_tokens(request.text), longest)
         if worst is None or spent + worst > round(ceiling * 1_000_000):
