@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from .analysis import TaskAnalyzer
 from .decisions import DecisionLog, Note
 from .deployment import Deployer, Deployment, Deployments, checked
 from .errors import ConfigurationError, DevSynthError
+from .guard import Guard
 from .health import Health
 from .limits import Limiter
 from .measured import Measured
@@ -81,6 +81,8 @@ class Router(ProviderPort):
         deployer.limiter.hold(policy)
         self._succession = Succession(deployer, self._deployments)
         self._reloading: Reloading | None = None
+        self._sync: SyncRouter | None = None
+        self._guard = Guard()
 
     @classmethod
     def from_policy(
@@ -255,12 +257,15 @@ class Router(ProviderPort):
         first = self._deployments.current.first
         return super().count_tokens(text) if first is None else first.count_tokens(text)
 
-    @functools.cached_property
+    @property
     def sync(self) -> SyncRouter:
         """The same router for code without an event loop, also from inside a running one."""
         from .sync import SyncRouter  # noqa: PLC0415 - above this module: a view of it
 
-        return SyncRouter(self)
+        if self._sync is None:
+            with self._guard:  # two threads that come first at once get one loop between them
+                self._sync = self._sync or SyncRouter(self)
+        return self._sync
 
     @override
     async def warm_up(self) -> None:
@@ -284,5 +289,5 @@ class Router(ProviderPort):
                 await asyncio.to_thread(self.decisions.flush)
             if self._opened_cache is not None:
                 await self._opened_cache.aclose()
-            if "sync" in self.__dict__:
-                self.sync.stop()  # last: it ends the loop that this may be running on
+            if self._sync is not None:
+                self._sync.stop()  # last: it ends the loop that this may be running on
