@@ -234,6 +234,13 @@ def test_of_a_text_that_is_to_blame_the_error_says_which_and_not_what_it_says(te
     assert far.sizes.count(1) <= 3
 
 
+def test_who_is_to_blame_is_found_before_all_the_other_parts_are_paid_for() -> None:
+    far = Embedder(lambda asked, _: RequestRejected("no", status=400) if "0 text" in asked else None)
+    error, _ = ask(batch(96 * 50), far)
+    assert str(error) == "text 1 of 4800: no"
+    assert far.sizes.count(96) < 40
+
+
 def test_of_a_single_text_the_error_is_as_it_was() -> None:
     far = Embedder(lambda *_: RequestRejected("no", status=400))
     error, _ = ask(batch(1), far)
