@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,15 +97,19 @@ def main() -> None:
     parser.add_argument("--again", type=Path, metavar="FILE", help="go on from what a run wrote by --json")
     parser.add_argument("--write", action="store_true", help="rewrite docs/reliability.md and its picture")
     options = parser.parse_args()
-    run: dict[str, Any] = {"found": {}}
+    run: dict[str, Any] = {"found": {}, "load": {}}
     if options.again:
-        run = json.loads(options.again.read_text())
+        run |= json.loads(options.again.read_text())
     else:
         run |= {"heading": tables.heading().strip(), "versions": pages.versions(), "quick": options.quick}
+    played = options.only or ([] if options.again else SCENARIOS)
+    if options.write and (run["quick"] or {*run["found"], *played} != SCENARIOS.keys()):
+        parser.error("--write takes a whole run: no --quick, and every scenario")
     try:
-        for scenario in options.only or ([] if options.again else SCENARIOS):
+        for scenario in played:
             print(f"playing: {scenario}", file=sys.stderr)
             run["found"][scenario] = play(scenario, quick=run["quick"])
+            run["load"][scenario] = os.getloadavg()[1]
             if options.json:
                 options.json.write_text(json.dumps(run))
     except Failed as error:
@@ -114,11 +119,9 @@ def main() -> None:
         print(
             f"Quick: an outage is counted after {scale.warm_s:.0f} s, not a minute; fewer requests. Not to be quoted.\n"
         )
-    print(pages.generated(run["found"], scale, run["heading"], run["versions"]))
+    print(pages.generated(run, scale))
     if options.write:
-        if run["quick"] or run["found"].keys() != SCENARIOS.keys():
-            parser.error("--write takes a whole run: no --quick, and every scenario")
-        pages.write(run["found"], scale, run["heading"], run["versions"])
+        pages.write(run, scale)
 
 
 if __name__ == "__main__":

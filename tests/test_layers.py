@@ -280,6 +280,23 @@ class TestFallback:
             )
         assert second.requests == []
 
+    def test_a_whole_answer_that_hangs_leaves_time_for_the_next(self) -> None:
+        async def work() -> None:
+            chain = FallbackProvider([Timed(ScriptedProvider((100.0, "late"))), Timed(ScriptedProvider((2.0, "b")))])
+            request = WHOLE.begun().on(deadline=asyncio.get_running_loop().time() + 10)
+            assert (await chain.complete(request)).text == "b"
+
+        after(7.5 + 2, work)
+
+    def test_who_is_asked_last_has_all_of_the_time(self) -> None:
+        async def work() -> None:
+            for chain in ([(9.0, "a")], [ProviderUnavailable("down"), (9.0, "a")]):
+                providers = [Timed(ScriptedProvider(line)) for line in chain]
+                request = WHOLE.begun().on(deadline=asyncio.get_running_loop().time() + 10)
+                assert (await FallbackProvider(providers).complete(request)).text == "a"
+
+        after(18, work)
+
     async def test_a_bug_is_not_hidden(self, ask: Ask) -> None:
         with pytest.raises(TypeError):
             await ask(FallbackProvider([ScriptedProvider(TypeError("bug")), ScriptedProvider("b")]))

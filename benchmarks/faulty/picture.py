@@ -24,9 +24,9 @@ from .side import GIVEN_UP_S
 _WIDTH, _PANEL, _LABEL, _RIGHT, _GAP = 960, 456, 118, 372, 20
 _ROW, _HEAD = 40, 44
 _STYLE = (
-    "<style>.paper{fill:#fff}.ink{fill:#1b2430}.faint{fill:#5b6675}.rule{stroke:#d9dee6}.goal{stroke:#1b2430}"
+    "<style>.told{stroke:#fff;stroke-width:3;paint-order:stroke}.paper{fill:#fff}.ink{fill:#1b2430}.faint{fill:#5b6675}.rule{stroke:#d9dee6}.goal{stroke:#1b2430}"
     ".ours{fill:#1f5fd0}.theirs{fill:#7a8699}.wrong{fill:#c2513d}.error{fill:#c9b06a}.twice{fill:#7fb0a0}"
-    "@media (prefers-color-scheme:dark){.paper{fill:#12171f}.ink{fill:#e6eaf0}.faint{fill:#a3adba}"
+    "@media (prefers-color-scheme:dark){.told{stroke:#12171f}.paper{fill:#12171f}.ink{fill:#e6eaf0}.faint{fill:#a3adba}"
     ".rule{stroke:#364150}.goal{stroke:#e6eaf0}.ours{fill:#6ea0ff}.theirs{fill:#8d98a8}.wrong{fill:#e57a63}"
     ".error{fill:#b59a4e}.twice{fill:#5d9484}}</style>"
 )
@@ -72,13 +72,13 @@ def _panel(
     """A panel and how tall it is. *goal* is where the line of the goal stands."""
     bottom = _HEAD + _ROW * len(rows)
     parts = [_text(8, 20, title, size=13, weight=600), _line(8, 29, _PANEL - 8, 29, "rule")]
+    if goal is not None and goal <= 1:
+        x = _at(goal)
+        parts += [_line(x, 36, x, bottom - 4, "goal", "4 3"), _text(x + 4, 41, "goal", "faint", 10)]
     for at, (label, bars) in enumerate(rows):
         y = _HEAD + at * _ROW
         parts += [_text(8, y + 17 + 12 * i, line, size=12 - i) for i, line in enumerate(label.split("\n"))]
         parts += _dots(y, bars) if dots else _stacked(y, bars) if stacked else _bars(y, bars)
-    if goal is not None and goal <= 1:
-        x = _at(goal)
-        parts += [_line(x, 36, x, bottom - 4, "goal", "4 3"), _text(x + 4, 41, "goal", "faint", 10)]
     return "".join(parts), bottom
 
 
@@ -87,7 +87,7 @@ def _bars(y: float, bars: Sequence[tuple[str, float, str]]) -> Iterator[str]:
         top = y + 4 + 15 * number
         width = max(1.5, _at(min(share, 1.0)) - _LABEL)
         yield f'<rect class="{cls}" x="{_LABEL}" y="{top}" width="{width:.1f}" height="12"/>'
-        yield _text(_LABEL + width + 6, top + 10, told, size=11)
+        yield _text(_LABEL + width + 6, top + 10, told, "ink told", 11)
 
 
 def _stacked(y: float, bars: Sequence[tuple[str, float, str]]) -> Iterator[str]:

@@ -120,7 +120,7 @@ def details(found: Found, scale: Scale) -> str:
         if name in found:
             parts.append(write(found[name], scale))
             parts += [
-                f"\nNot measured: {side}. This version's rules have no `{sides.SIDES[side].needs}` yet."
+                f"\nNot measured: {side}. This version's rules have no `{sides.SIDES[side].needs}` yet.\n"
                 for side in sides.TAKES_PART[name]
                 if side not in found[name]
             ]

@@ -215,7 +215,7 @@ SCENARIOS: dict[str, Scenario] = {
         Setup({group: (script,) * 2 for group, script in _OUTAGE.items()}, total_s=10, first_token_s=3), _outage
     ),
     "success": Scenario(
-        Setup({"half": ("half", "well"), "bad": ("bad", "well")}, total_s=10, first_token_s=1, idle_s=1), _success
+        Setup({"half": ("half", "well"), "bad": ("bad", "well")}, total_s=12, first_token_s=3, idle_s=3), _success
     ),
     "tail": Scenario(Setup({"tailed": ("tailed", "tailed")}, total_s=10, first_token_s=5), _tail),
     "cut": Scenario(Setup({"cut": ("cutting", "going on")}, total_s=10, first_token_s=1, idle_s=0.5), _cut),

@@ -18,7 +18,10 @@ from ..errors import (
 )
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import EmbedRequest, Model, Request
+from ..types import ChatRequest, EmbedRequest, Model, Request
+
+LEFT_TO_OTHERS = 0.25
+"""The share of the time that a whole answer, which is silent until it is done, leaves to the models after it."""
 
 
 class FallbackProvider(ProviderPort):
@@ -28,7 +31,8 @@ class FallbackProvider(ProviderPort):
     *stops_at*; what a content policy refused (``content_filtered``) goes on where that is not in it. After
     ``ContextTooLong`` only larger windows are asked. Vectors come from one vector space: an embedding passes on only to
     providers of the same model. When all have failed, ``AllProvidersFailed`` holds one error for each; if only one
-    could be asked, its own error is raised. Of a provider that asks several itself, each error counts, and none of them
+    could be asked, its own error is raised. A whole answer may not take all of the time while others could still be
+    asked: a quarter of it is theirs. Of a provider that asks several itself, each error counts, and none of them
     is asked again.
     """
 
@@ -55,11 +59,12 @@ class FallbackProvider(ProviderPort):
         request, errors = request.begun(), list[ProviderError]()
         unpaid: BudgetExceeded | None = None
         asked = set[str]()
-        for provider in self._able(request):
+        able = self._able(request)
+        for provider in able:
             if provider.model.name in asked or (errors and not _may_follow(provider, errors, request)):
                 continue
             try:
-                reply = await provider.send(request)
+                reply = await provider.send(request if provider is able[-1] else _leaving_time(request))
             except BudgetExceeded as error:
                 unpaid = error
             except ProviderError as error:
@@ -95,6 +100,14 @@ class FallbackProvider(ProviderPort):
     @override
     async def aclose(self) -> None:
         await asyncio.gather(*(provider.aclose() for provider in self.providers))
+
+
+def _leaving_time(request: Request) -> Request:
+    """*request* for a model that others come after."""
+    deadline = request.call.deadline
+    if deadline is None or (isinstance(request, ChatRequest) and request.stream):
+        return request  # a stream that hangs is noticed by when it begins
+    return request.due(deadline - LEFT_TO_OTHERS * (deadline - asyncio.get_running_loop().time()))
 
 
 def _may_follow(provider: ProviderPort, errors: Sequence[ProviderError], request: Request) -> bool:

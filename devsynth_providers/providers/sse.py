@@ -77,6 +77,9 @@ class EventDecoder:
         if field in (b"data", b"\xef\xbb\xbfdata"):  # the mark of UTF-8 may stand at the very beginning
             self._data.append(value)
             self._size += len(value) + 1
+        elif field.startswith(b"data"):  # a colon is lost, and text with it: passed over, nobody would miss it
+            self._data.append(line)
+            self._size += len(line) + 1
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
         return None  # comments, ids and retry times say nothing about an answer

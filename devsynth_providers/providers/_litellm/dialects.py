@@ -138,6 +138,8 @@ class OpenAIChat:
     def check(self, data: dict[str, Any], model: Model) -> None:
         for name, nothing in _LEFT_OUT:
             data.setdefault(name, nothing)
+        if data.get("object") == "chat.completion.chunk" and "choices" not in data and "usage" not in data:
+            raise MalformedResponse("a piece of the answer has no choices", provider=model.provider, model=model.name)
         for choice in data.get("choices") or ():
             choice.setdefault("index", 0)
             choice.setdefault("finish_reason", None)
