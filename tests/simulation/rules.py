@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from devsynth_providers import (
     Attempt,
@@ -15,18 +15,20 @@ from devsynth_providers import (
     DevSynthError,
     EmbedRequest,
     InvalidRequest,
-    LimitReached,
     NoModelFits,
+    Plan,
     StreamInterrupted,
-    Usage,
 )
 from devsynth_providers.analysis import estimate_tokens
 from devsynth_providers.layers.seam import Seam
 from devsynth_providers.testing import Hit
 
+from .facts import by_number, equals, goes_on, got_no_turn, may_share, told
+from .whole import limits, shares, spans
 from .world import Outcome, Story
 
 Rule = Callable[[Story, Outcome], Iterator[str]]
+Walk = tuple[tuple[str, Hit], ...]
 GRACE_S = 1e-6
 
 
@@ -35,16 +37,7 @@ def broken(story: Story) -> list[str]:
     found = [
         f"request {one.ask.number}: {what}" for one in story.outcomes for rule in RULES for what in rule(story, one)
     ]
-    return [*found, *story.left_behind, *_spans(story), *_limits(story)]
-
-
-def told(outcome: Outcome) -> tuple[Attempt, ...] | None:
-    """The attempts that the caller is told of, by their numbers; ``None`` if it is told nothing. An error tells them in
-    the order in which they ended."""
-    if outcome.response is not None:
-        return outcome.response.attempts
-    attempts: tuple[Attempt, ...] | None = getattr(outcome.error, "attempts", None)
-    return None if attempts is None else tuple(sorted(attempts, key=lambda attempt: attempt.number))
+    return [*found, *story.left_behind, *shares(story), *spans(story), *limits(story)]
 
 
 def ends_in_time(story: Story, one: Outcome) -> Iterator[str]:
@@ -98,18 +91,18 @@ def delivers_one_answer(story: Story, one: Outcome) -> Iterator[str]:
         yield f"{partial!r} is not the beginning of the answer of {getattr(error, 'model', '')}"
 
 
-def _goes_on(one: Outcome, hit: Hit) -> bool:
-    """Whether it was asked to go on from what another had said."""
-    return hit.request.text != one.ask.text
-
-
 def _answers(story: Story, one: Outcome) -> tuple[set[str], list[str]]:
     """What the answer may be, if it is not cut short: one model's, or what was delivered and what the next one said to
     that, without what it repeated; and what is wrong with how they were asked on."""
-    possible, wrong = set[str](), list[str]()
-    for name, hit in zip(story.asked[one.ask.text], story.hits[one.ask.text], strict=True):
+    wrong = list[str]()
+    return {text for walk in story.walks[one.ask.text] for text in _answers_of(walk, one, wrong)}, wrong
+
+
+def _answers_of(walk: Walk, one: Outcome, wrong: list[str]) -> set[str]:
+    possible = set[str]()
+    for name, hit in walk:
         answer = f"{name}: {hit.request.task_text}"
-        if not _goes_on(one, hit):
+        if not goes_on(one, hit):
             possible.add(answer)
             continue
         assert isinstance(hit.request, ChatRequest)
@@ -121,7 +114,7 @@ def _answers(story: Story, one: Outcome) -> tuple[set[str], list[str]]:
         possible |= {text + (Seam(text).join(answer, last=True) or "") for text in begun}
         if one.response is None or one.response.truncated:
             possible |= {text + answer for text in begun}  # cut short, a repetition may not be known as one
-    return possible, wrong
+    return possible
 
 
 def embeds_each_text(story: Story, one: Outcome) -> Iterator[str]:
@@ -132,108 +125,156 @@ def embeds_each_text(story: Story, one: Outcome) -> Iterator[str]:
             yield f"{one.ask.request.texts} became {one.response.vectors}"
 
 
-def _by_number(story: Story, one: Outcome) -> dict[int, Hit]:
-    """What the far side saw, by the numbers of the attempts; those that got no turn are not among it."""
-    return {hit.request.call.attempt: hit for hit in story.hits[one.ask.text]}
-
-
-def _got_no_turn(attempt: Attempt) -> bool:
-    """It was refused by our own limits, or given up while it waited for its turn: nothing was sent, nothing is paid."""
-    return attempt.error == LimitReached.kind or (attempt.error == "cancelled" and attempt.usage == Usage())
-
-
 def tells_every_call(story: Story, one: Outcome) -> Iterator[str]:
     """The attempts that are told are those that the far side saw, and those that got no turn: in order, numbered, each
-    with its reason."""
+    with its reason. What one of several who asked the same is told, the others are not."""
     attempts, asked = told(one), story.asked[one.ask.text]
     if attempts is None:
-        if one.plan is None and asked and not story.stormy:
+        if asked and not story.stormy and all(each.plan is None for each in equals(story, one)):
             yield f"no model fits, and {asked} were asked"
         return
-    if tuple(each.model for each in attempts if not _got_no_turn(each)) != asked:
+    if min((min(a.usage.input_tokens, a.usage.output_tokens) for a in attempts), default=0) < 0:
+        yield f"less than nothing was used: {[a.usage for a in attempts]}"
+    numbers = [each.number for each in attempts]
+    if len(equals(story, one)) > 1:
+        if len(set(numbers)) < len(numbers):
+            yield f"the attempts are numbered {numbers}"
+        return
+    if tuple(each.model for each in attempts if not got_no_turn(each)) != asked:
         yield f"told of {[each.model for each in attempts]}, and the far side saw {asked}"
-    if [each.number for each in attempts] != list(range(1, len(attempts) + 1)):
-        yield f"the attempts are numbered {[each.number for each in attempts]}"
-    hits, seen = _by_number(story, one), set[str]()
+    if numbers != list(range(1, len(attempts) + 1)):
+        yield f"the attempts are numbered {numbers}"
+    if not story.stormy:
+        hits = by_number(story, one)
+        for tried in _one_after_the_other(story, one, attempts):
+            if tried and tried[0].reason != "primary" and not any(map(got_no_turn, attempts)):
+                yield f"{tried[0].model}, asked first, is called {tried[0].reason}"
+            yield from _reasons(one, tried, hits)
+
+
+def _one_after_the_other(story: Story, one: Outcome, attempts: tuple[Attempt, ...]) -> list[tuple[Attempt, ...]]:
+    """*attempts*, those at each part of a batch by themselves; which part got no turn, nobody can tell."""
+    walks, request = story.walks[one.ask.text], one.ask.request
+    batch = isinstance(request, EmbedRequest) and len(request.texts) > 1
+    if len(walks) <= 1 and not (batch and any(map(got_no_turn, attempts))):
+        return [attempts]
+    numbers = [{hit.request.call.attempt for _, hit in walk} for walk in walks]
+    return [tuple(each for each in attempts if each.number in walk) for walk in numbers]
+
+
+def _reasons(one: Outcome, attempts: tuple[Attempt, ...], hits: Mapping[int, Hit]) -> Iterator[str]:
+    seen = set[str]()
     for before, after in itertools.pairwise(attempts):
         if before.number in hits:
             seen.add(before.model)
         reasons = {"retry"} if after.model in seen else {"fallback", "hedge"}
         if after.number not in hits:
             reasons.add("continuation")
-        elif _goes_on(one, hits[after.number]):
+        elif goes_on(one, hits[after.number]):
             reasons = {"continuation"} | (reasons & {"retry"} if before.error != "stream_interrupted" else set())
-        if after.reason not in reasons and not story.stormy:
+        if after.reason not in reasons:
             yield f"{after.model} after {before.model} is called {after.reason}"
-    if min((min(a.usage.input_tokens, a.usage.output_tokens) for a in attempts), default=0) < 0:
-        yield f"less than nothing was used: {[a.usage for a in attempts]}"
 
 
 def asks_within_the_plan(story: Story, one: Outcome) -> Iterator[str]:
-    """Each model as often as a policy lets it, one after the other, as planned; nothing that was not planned.
+    """Each model as often as a policy lets it, one after the other, as planned; nothing that was not planned. So it is
+    for each part of a batch.
 
     Where circuits open, requests wait for whoever is back first, which no plan can tell; and whoever is back, after
     others found out, may be tried anew, but once. To go on, not more are asked than the plan has.
     """
-    hits, policy = story.hits[one.ask.text], story.schedule.policy
-    both = [(name, _goes_on(one, hit)) for name, hit in zip(story.asked[one.ask.text], hits, strict=True)]
-    asked, asked_on = ([name for name, on in both if on is which] for which in (False, True))
-    models = tuple(policy.models) if one.plan is None or story.stormy else one.plan.models
-    if not set(asked_on) <= set(models) or len(asked_on) > len(models) * policy.retry.attempts:
+    for walk in story.walks[one.ask.text]:
+        yield from _within_the_plan(story, one, walk)
+
+
+def _within_the_plan(story: Story, one: Outcome, walk: Walk) -> Iterator[str]:
+    policy = story.schedule.policy
+    asked, asked_on = ([name for name, hit in walk if goes_on(one, hit) is which] for which in (False, True))
+    planned = {name for each in _plans(story, one) for name in each.models}
+    models = set(policy.models) if one.plan is None or story.stormy else planned
+    if not set(asked_on) <= models or len(asked_on) > len(models) * policy.retry.attempts:
         yield f"{asked_on} were asked to go on; the plan was {one.plan}"
     if story.stormy:
         most = 2 * policy.retry.attempts
         if any(asked.count(name) > most for name in asked):
             yield f"{asked} were asked, with {policy.retry.attempts} attempts at each, before and after a wait"
         return
-    hedged = any(hit.request.call.reason == "hedge" for hit in story.hits[one.ask.text])
+    hedged = any(hit.request.call.reason == "hedge" for _, hit in walk)
     names = list(dict.fromkeys(asked))
     apart = [name for name, _ in itertools.groupby(asked)]
     if any(asked.count(name) > policy.retry.attempts for name in names) or (apart != names and not hedged):
         yield f"{asked} were asked, with {policy.retry.attempts} attempts at each"
+    if planned and not set(names) <= planned:
+        yield f"{names} were asked; planned were {planned}"
     plan = one.plan if one.response is None else one.response.plan
     if plan is None or one.plan is None:
         return
-    if set(plan.models) != set(one.plan.models) or not set(names) <= set(plan.models):
-        yield f"{names} were asked; the plan was {one.plan.models}, then {plan.models}"
-    if one.response is not None and names != [name for name in plan.models if name in names]:
+    if set(plan.models) != set(one.plan.models):
+        yield f"the plan was {one.plan.models}, then {plan.models}"
+    in_order = [[name for name in each.models if name in names] for each in _plans(story, one)]
+    if one.response is not None and len(equals(story, one)) == 1:
+        in_order = [[name for name in plan.models if name in names]]
+    if one.response is not None and names not in in_order:
         yield f"{names} were asked in another order than {plan.models}"
 
 
+def _plans(story: Story, one: Outcome) -> list[Plan]:
+    """What the router said beforehand, and what it did, for all who asked the same."""
+    each = [(other.plan, None if other.response is None else other.response.plan) for other in equals(story, one)]
+    return [plan for both in each for plan in both if plan is not None]
+
+
 def hedges_as_the_rule_says(story: Story, one: Outcome) -> Iterator[str]:
-    """Once at most, at the second model, when the first has had its time; only who lost is cancelled."""
-    asked, hits = story.asked[one.ask.text], story.hits[one.ask.text]
-    hedges = [number for number, hit in enumerate(hits) if hit.request.call.reason == "hedge"]
-    if one.response is not None:
+    """Once at most, at the second model, when the first has had its time; only who lost is cancelled, or who is asked
+    for all who listen, when the last of them stops. So it is for each part of a batch."""
+    walks = story.walks[one.ask.text]
+    if one.response is not None and not (one.stopped and may_share(one)):
         answered = [each for each in one.response.attempts if each.model == one.response.model]
-        if answered[-1].error == "cancelled":
+        lost = [each.error == "cancelled" for each in answered]
+        if lost and (all(lost) if len(walks) > 1 else lost[-1]):
             yield f"the attempt at {one.response.model} was cancelled, which answered"
+    for walk in walks:
+        yield from _hedges(story, one, walk)
+
+
+def _hedges(story: Story, one: Outcome, walk: Walk) -> Iterator[str]:
+    asked = [name for name, _ in walk]
+    hedges = [(name, hit) for name, hit in walk if hit.request.call.reason == "hedge"]
     if not hedges or one.plan is None or story.stormy:
         return
-    hedge = one.plan.conduct.hedge
+    hedge, (second, hit) = one.plan.conduct.hedge, hedges[0]
+    began = min(each.began for each in equals(story, one))
     if hedge is None or len(hedges) > 1:
         yield f"{len(hedges)} hedges, and the rule says {hedge}"
-    elif not isinstance(hedge.after, str) and hits[hedges[0]].at_s < one.began + hedge.after - GRACE_S:
-        yield f"began at {one.began}, to be hedged after {hedge.after} s, and was hedged at {hits[hedges[0]].at_s}"
-    if one.response is not None and one.response.plan is not None and asked[hedges[0]] != one.response.plan.models[1]:
-        yield f"{asked} were asked, the hedge as number {hedges[0] + 1}; the plan was {one.response.plan.models}"
+    elif not isinstance(hedge.after, str) and hit.at_s < began + hedge.after - GRACE_S:
+        yield f"began at {began}, to be hedged after {hedge.after} s, and was hedged at {hit.at_s}"
+    plans = _plans(story, one) if len(equals(story, one)) > 1 else [] if one.response is None else [one.response.plan]
+    if one.response is not None and second not in [plan.models[1] for plan in plans if plan is not None]:
+        yield f"{asked} were asked, the hedge was {second}; the plan was {[plan and plan.models for plan in plans]}"
     if one.ask.way == "vectors" and len({story.schedule.policy.models[name].id for name in asked}) > 1:
         yield f"{asked} were asked for vectors, which are of several spaces"
 
 
 def asks_nobody_else_once_it_is_answered(story: Story, one: Outcome) -> Iterator[str]:
-    """When an answer begins, all other attempts have ended; only the deaf take longer."""
-    if one.response is None:
+    """When an answer begins, all other attempts at it have ended; only the deaf take longer. Each part of a batch has
+    an answer of its own; of those who asked the same, nobody is told of all attempts."""
+    if one.response is None or len(equals(story, one)) > 1:
         return
-    hits = _by_number(story, one)
-    attempts = [each for each in one.response.attempts if each.number in hits]
-    winner = next(each for each in reversed(attempts) if each.model == one.response.model)
-    begun = hits[winner.number].at_s + (winner.first_token_s or 0.0) - winner.wait_s
-    for attempt in attempts:
-        hit = hits[attempt.number]
-        deaf_s = sum(fault.lasts(1.0) for fault in hit.faults if fault.kind == "deaf")
-        if attempt is not winner and hit.at_s + attempt.latency_s - attempt.wait_s > begun + deaf_s + GRACE_S:
-            yield f"{winner.model} began to answer at {begun}, and {attempt.model} was still asked"
+    hits, walks = by_number(story, one), story.walks[one.ask.text]
+    for tried in _one_after_the_other(story, one, one.response.attempts):
+        attempts = [each for each in tried if each.number in hits]
+        won = [each for each in attempts if each.error is None or len(walks) == 1]
+        winner = next((each for each in reversed(won) if each.model == one.response.model or len(walks) > 1), None)
+        if winner is None:
+            if len(walks) == 1:
+                yield f"{one.response.model} answered, and was not asked"
+            continue
+        begun = hits[winner.number].at_s + (winner.first_token_s or 0.0) - winner.wait_s
+        for attempt in attempts:
+            hit = hits[attempt.number]
+            deaf_s = sum(fault.lasts(1.0) for fault in hit.faults if fault.kind == "deaf")
+            if attempt is not winner and hit.at_s + attempt.latency_s - attempt.wait_s > begun + deaf_s + GRACE_S:
+                yield f"{winner.model} began to answer at {begun}, and {attempt.model} was still asked"
 
 
 def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
@@ -249,14 +290,18 @@ def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
         if isinstance(one.error, BudgetExceeded):
             yield "there is no ceiling to exceed"
         return
-    spent, hits = 0, _by_number(story, one)
+    if len(equals(story, one)) > 1:
+        return  # nobody is told of all that was spent
+    spent, hits, in_parts = 0, by_number(story, one), len(story.walks[one.ask.text]) > 1
     for attempt in attempts:
+        if in_parts and attempt.number not in hits:
+            continue  # it got no turn: nothing was spent, and for which part it would have been, nobody can tell
         request = hits[attempt.number].request if attempt.number in hits else one.ask.request
         longest = request.max_tokens if isinstance(request, ChatRequest) else 0
         worst = policy.models[attempt.model].worst_micros(estimate_tokens(request.text), longest)
         if worst is None or spent + worst > round(ceiling * 1_000_000):
             yield f"{attempt.model} could cost {worst} when {spent} of {ceiling * 1_000_000} was spent"
-        spent += attempt.worst_micros or 0
+        spent += min(attempt.worst_micros or 0, worst or 0) if in_parts else attempt.worst_micros or 0
 
 
 RULES: tuple[Rule, ...] = (
@@ -270,38 +315,3 @@ RULES: tuple[Rule, ...] = (
     asks_nobody_else_once_it_is_answered,
     pays_within_the_ceiling,
 )
-
-
-def _limits(story: Story) -> Iterator[str]:
-    """In no minute, wherever it begins, has anybody been asked more often than the policy allows."""
-    policy = story.schedule.policy
-    for name, rates in policy.limits.items():
-        asked = [
-            hit.at_s
-            for text, hits in story.hits.items()
-            for model, hit in zip(story.asked[text], hits, strict=True)
-            if name in (model, policy.models[model].provider)
-        ]
-        for start in asked:
-            minute = sum(start <= at < start + 60 for at in asked)
-            if rates.requests_per_minute is not None and minute > rates.requests_per_minute:
-                yield f"{name} was asked {minute} times from {start} s on, and {rates.requests_per_minute} are allowed"
-
-
-def _spans(story: Story) -> Iterator[str]:
-    """One for each request, one below it for each call that the far side saw, each ended once. Where there are limits,
-    some are of calls whose turn did not come."""
-    spans = story.spans
-    if not spans.recorded:
-        return
-    yield from spans.wrong
-    for name in spans.open.values():
-        yield f"the span {name} has not ended"
-    if len(spans.requests) != len(story.outcomes):
-        yield f"{len(story.outcomes)} requests have {len(spans.requests)} spans"
-    for text, hits in story.hits.items():
-        if not hits:
-            continue
-        traced = spans.attempts[hits[0].request.call.id]
-        if traced < len(hits) or (traced > len(hits) and not story.schedule.policy.limits):
-            yield f"{text!r} has {traced} spans of attempts, and the far side saw {len(hits)}"

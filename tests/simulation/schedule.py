@@ -53,7 +53,7 @@ class Ask:
 
     @property
     def text(self) -> str:
-        """What it asks; no two ask the same."""
+        """What it asks: begins with a word that only equal requests have, as does each text of a batch."""
         return self.request.text
 
 
@@ -79,7 +79,8 @@ class Schedule:
             {name: () if calm else _faults(dice) for name in policy.models},
             tuple(_ask(dice, number) for number in range(dice.randint(6, 30))),
         )
-        return replace(dealt, policy=replace(policy, limits=_limits(dice, tuple(policy.models))))
+        dealt = replace(dealt, policy=replace(policy, limits=_limits(dice, tuple(policy.models))))
+        return _crowded(dealt, random.Random(f"crowd {seed}"))
 
 
 def _maybe(dice: random.Random, chance: float, low: float, high: float) -> float | None:
@@ -174,7 +175,7 @@ def _ask(dice: random.Random, number: int) -> Ask:
     }
     request: Request
     if way == "vectors":
-        request = EmbedRequest(texts=tuple(said.split(" ")), **about)
+        request = EmbedRequest(texts=tuple(f"r{number} {each}" for each in enumerate(said.split(" ")[1:])), **about)
     else:
         chat = ChatRequest.of(said, max_tokens=dice.choice((50, 200, 1000)))
         request = ChatRequest(messages=chat.messages, max_tokens=chat.max_tokens, stream=way != "whole", **about)
@@ -187,5 +188,42 @@ def _ask(dice: random.Random, number: int) -> Ask:
         cancels_after_s=_maybe(dice, 0.15, 0, 5),
         patience_s=_maybe(dice, 0.1, 0, 10),
         reads=dice.randint(0, 5) if dice.random() < 0.15 else None,
+        pause_s=dice.choice((0, 0, 0, 0, dice.uniform(0, 2))),
+    )
+
+
+def _crowded(dealt: Schedule, dice: random.Random) -> Schedule:
+    """*dealt*, in half of the cases with equal requests at about the same time, and with batches that need several."""
+    if dice.random() < 0.5:
+        return dealt
+    rules = tuple(
+        replace(rule, coalesce=dice.choice(("auto", "auto", "always", "never"))) for rule in dealt.policy.rules
+    )
+    asks = [_larger(ask, dice) for ask in dealt.asks]
+    for ask in dice.sample(asks, len(asks) // 3):
+        asks += [_equal(ask, dice, len(asks) + more) for more in range(dice.choice((1, 1, 2, 5)))]
+    return replace(dealt, policy=replace(dealt.policy, rules=rules), asks=tuple(asks))
+
+
+def _larger(ask: Ask, dice: random.Random) -> Ask:
+    request = ask.request
+    if isinstance(request, ChatRequest):
+        return replace(ask, request=replace(request, temperature=0) if dice.random() < 0.7 else request)
+    if not isinstance(request, EmbedRequest) or dice.random() < 0.7:
+        return ask
+    texts = tuple(f"r{ask.number} {each} port" for each in range(dice.randint(90, 400)))
+    return replace(ask, request=replace(request, texts=texts))
+
+
+def _equal(ask: Ask, dice: random.Random, number: int) -> Ask:
+    """Another caller who asks the same, with a patience of its own."""
+    return replace(
+        ask,
+        number=number,
+        at_s=ask.at_s + dice.choice((0.0, dice.uniform(0, 0.5), dice.uniform(0, 3))),
+        deadline_s=_maybe(dice, 0.15, 0, 10),
+        cancels_after_s=_maybe(dice, 0.2, 0, 5),
+        patience_s=_maybe(dice, 0.1, 0, 10),
+        reads=dice.randint(0, 5) if dice.random() < 0.2 else None,
         pause_s=dice.choice((0, 0, 0, 0, dice.uniform(0, 2))),
     )

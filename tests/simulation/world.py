@@ -12,7 +12,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from devsynth_providers import NoModelFits, Plan, ProviderPort, Response, Router
+from devsynth_providers import EmbedRequest, NoModelFits, Plan, ProviderPort, Response, Router
 from devsynth_providers.limits import Limiter
 from devsynth_providers.measured import Measured
 from devsynth_providers.testing import EchoProvider, FaultyProvider, Hit, VirtualClock, run_virtually
@@ -54,6 +54,8 @@ class Story:
     """What the far side saw of each request, by its text, in order."""
     asked: Mapping[str, tuple[str, ...]]
     """Likewise, the models that were asked."""
+    walks: Mapping[str, tuple[tuple[tuple[str, Hit], ...], ...]]
+    """The same of each call, and of each part of a batch, by itself: the models with what they saw, in order."""
     left_behind: tuple[str, ...]
     spans: Spans
     stormy: bool
@@ -104,15 +106,16 @@ class _World:
         hits: dict[str, tuple[Hit, ...]] = defaultdict(tuple)
         asked: dict[str, tuple[str, ...]] = defaultdict(tuple)
         seen = [(hit.request.call.attempt, hit.at_s, name, hit) for name, far in self.far.items() for hit in far.hits]
-        texts: dict[str, str] = {}
+        texts = {_begins(ask.text): ask.text for ask in self.schedule.asks}
+        walks: dict[str, dict[tuple[str, str], tuple[tuple[str, Hit], ...]]] = defaultdict(dict)
         for _, _, name, hit in sorted(seen, key=lambda each: each[:2]):
-            text = texts.setdefault(
-                hit.request.call.id, hit.request.text
-            )  # whoever is to go on is asked more than that
+            text, walk = texts[_begins(hit.request.text)], (hit.request.call.id, _part(hit))
             hits[text] += (hit,)
             asked[text] += (name,)
+            walks[text][walk] = (*walks[text].get(walk, ()), (name, hit))
         stormy = any(circuit.changes for circuit in self.router._deployments.current.circuits.values())
-        return Story(self.schedule, tuple(outcomes), hits, asked, tuple(complaints), SPANS.end(), stormy)
+        walked = defaultdict(tuple, {text: tuple(each.values()) for text, each in walks.items()})
+        return Story(self.schedule, tuple(outcomes), hits, asked, walked, tuple(complaints), SPANS.end(), stormy)
 
     def _left_behind(self, loop: Any) -> list[str]:
         left = [f"a task is left: {task}" for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -124,6 +127,7 @@ class _World:
             left += [f"{gate.running} calls are still in {gate.name}" for gate in gates if gate.running]
             if line.queue or entrance._loops:
                 left.append(f"{len(line.queue)} calls wait for {provider}, in {len(entrance._loops)} loops")
+        left += ["a call is left that nobody listens to"] * len(self.router._deployments.current.flights)
         if isinstance(loop, VirtualClock) and loop.timers:
             left.append(f"{loop.timers} timers are left")
         return left
@@ -164,6 +168,7 @@ class _World:
             outcome.response = reply.response
         else:
             options: Any = {
+                "temperature": getattr(request, "temperature", 1),
                 "max_tokens": getattr(request, "max_tokens", 1),
                 "task": request.task,
                 **request.limits.given,
@@ -180,6 +185,15 @@ class _World:
             await asyncio.sleep(ask.pause_s)
         outcome.stopped = ask.reads is not None and len(outcome.pieces) > ask.reads
         return outcome.stopped
+
+
+def _begins(text: str) -> str:
+    return text.split(maxsplit=1)[0]
+
+
+def _part(hit: Hit) -> str:
+    """Which part of a batch it asks for; whoever is to go on with an answer is asked more, for the same call."""
+    return hit.request.text if isinstance(hit.request, EmbedRequest) else ""
 
 
 def _load_the_dice(router: Router, seed: int) -> None:
