@@ -147,7 +147,7 @@ class Hedged(Wrapper):
         if winner.provider is self.second:
             reply.degraded = True
             telemetry.event("hedge.won", model=self.second.model.name)
-        if loser.task.done() and loser.error is not None:
+        if isinstance(loser.error, DevSynthError):
             return reply
         loser.racer.lost_to(winner.racer)
         loser.task.cancel()
@@ -186,12 +186,12 @@ async def _gone(*asked: _Asked) -> None:
             cancelled = True
             for task in running:
                 task.cancel()
-    for each in asked:
-        if each.task.cancelled():
-            continue
+    ended = [each for each in asked if not each.task.cancelled()]
+    for each in ended:
         if each.error is None:
             await each.task.result().aclose()
-        elif not isinstance(each.error, DevSynthError):
+    for each in ended:
+        if each.error is not None and not isinstance(each.error, DevSynthError):
             raise each.error
     if cancelled:
         raise asyncio.CancelledError
