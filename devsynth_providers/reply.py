@@ -214,6 +214,16 @@ class Reply:
         return assemble(part for chunk in self._seen for part in chunk.tool_calls)
 
     @property
+    def continued_by(self) -> tuple[str, ...]:
+        """The models that have gone on where the answer broke off, in order."""
+        return tuple([chunk.continued_by for chunk in self._seen if chunk.continued_by])
+
+    @property
+    def first_token_s(self) -> float | None:
+        """Seconds until the first content was here."""
+        return None if self.begun is None else self.begun - self._started
+
+    @property
     def response(self) -> Response:
         """The answer so far; whole once the iteration has ended."""
         usage = self.usage or self.reported_usage or Usage()
@@ -222,7 +232,7 @@ class Reply:
         else:
             cost_micros, basis = self.model.cost_micros(usage), self.model.cost_basis(usage)
         now = self._time() if self._ended is None else self._ended
-        continued_by = tuple(chunk.continued_by for chunk in self._seen if chunk.continued_by)
+        continued_by = self.continued_by
         return Response(
             text=self.text,
             model=self.model.name,
@@ -240,7 +250,7 @@ class Reply:
             continued_by=continued_by,
             attempts=tuple(sorted(self.attempts, key=lambda attempt: attempt.number)),
             plan=self.plan,
-            first_token_s=None if self.begun is None else self.begun - self._started,
+            first_token_s=self.first_token_s,
             latency_s=now - self._started,
         )
 

@@ -8,16 +8,17 @@ request they stand as ``devsynth.total.*``, so that summing ``gen_ai.usage.*`` c
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar, Token
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from typing_extensions import override
 
 from . import turns
 from .errors import ConfigurationError, DevSynthError, ProviderError
@@ -58,12 +59,38 @@ class Racer:
 _racer: ContextVar[Racer | None] = ContextVar("devsynth_racer", default=None)
 
 
-class RequestSpan:
-    """The span of a whole request: the decision, every attempt, and the answer to its last piece."""
+class _Current:
+    """A span that is the current one inside a ``with``, which does not end it. Without an SDK it is ``INVALID_SPAN``,
+    and nothing changes."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._token: Token[context.Context] | None = None
+
+    def __enter__(self) -> Self:
+        if self._span is not trace.INVALID_SPAN:
+            self._token = context.attach(trace.set_span_in_context(self._span))
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        if self._token is not None:
+            context.detach(self._token)
+
+
+class RequestSpan(_Current):
+    """The span of a whole request: the decision, every attempt, and the answer to its last piece. An error that leaves
+    its ``with`` ends it."""
 
     def __init__(self, span: Span, tally: Tally) -> None:
-        self._span = span
+        super().__init__(span)
         self._tally = tally
+
+    @override
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        error = raised[1]
+        if error is not None:
+            self.fail(error)
 
     def decided(self, plan: Plan) -> None:
         """Note what the policy chose, and why not the others."""
@@ -90,19 +117,16 @@ class RequestSpan:
     def finish(self, reply: Reply, error: BaseException | None) -> None:
         """End the span: the answer is whole, was left early, or broke off."""
         if self._span.is_recording():
-            self._span.set_attributes(_totals(self._tally.attempts))
-            response = reply.response
-            facts: dict[str, Attribute] = {
-                "gen_ai.response.model": response.response_model or response.model,
-                "devsynth.degraded": response.degraded,
-                "devsynth.cache.hit": reply.cached,
-            }
-            if reply.finish_reason:
-                facts["gen_ai.response.finish_reasons"] = [reply.finish_reason]
+            facts = _totals(self._tally.attempts)
+            facts["gen_ai.response.model"] = reply.response_model or reply.model.name
+            facts["devsynth.degraded"] = reply.degraded or bool(reply.continued_by)
+            facts["devsynth.cache.hit"] = reply.cached
+            if finish_reason := reply.finish_reason:
+                facts["gen_ai.response.finish_reasons"] = [finish_reason]
             elif error is None:
                 facts["devsynth.stream.abandoned"] = True
-            if response.first_token_s is not None:
-                facts["gen_ai.response.time_to_first_chunk"] = response.first_token_s
+            if reply.first_token_s is not None:
+                facts["gen_ai.response.time_to_first_chunk"] = reply.first_token_s
             self._span.set_attributes(facts)
         _end(self._span, error)
 
@@ -113,15 +137,25 @@ class RequestSpan:
         _end(self._span, error)
 
 
-class AttemptSpan:
-    """The span of one try at one model."""
+class AttemptSpan(_Current):
+    """The span of one try at one model, which hears inside its ``with`` that the attempt has to wait for its turn."""
 
     def __init__(self, span: Span) -> None:
-        self._span = span
+        super().__init__(span)
         self.wait_s = 0.0
         """Seconds that this attempt has waited for its turn."""
         self.queued = False
         """Whether it waits for it now."""
+
+    @override
+    def __enter__(self) -> Self:
+        self._listens = turns.listen(self)
+        return super().__enter__()
+
+    @override
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        turns.leave(self._listens)
 
     def waiting(self) -> None:
         """It waits; how long is told when its turn has come."""
@@ -160,38 +194,24 @@ class AttemptSpan:
         _end(self._span, error)
 
 
-@contextmanager
-def request_span(request: Request, policy: str) -> Iterator[RequestSpan]:
-    """Open the span of *request*: current inside this block; it ends with the answer, or with the error."""
+def request_span(request: Request, policy: str) -> RequestSpan:
+    """Open the span of *request*: current inside the ``with``; it ends with the answer, or with the error."""
     if not _somebody_listens():
-        yield RequestSpan(trace.INVALID_SPAN, request.call.tally)
-        return
+        return RequestSpan(trace.INVALID_SPAN, request.call.tally)
     span = _tracer.start_span(f"{_operation(request)} {policy}", attributes=_request_facts(request))
-    handle = RequestSpan(span, request.call.tally)
-    try:
-        with _current(span):
-            yield handle
-    except BaseException as error:
-        handle.fail(error)
-        raise
+    return RequestSpan(span, request.call.tally)
 
 
-@contextmanager
-def attempt_span(request: Request, model: Model) -> Iterator[AttemptSpan]:
-    """Open the span of one attempt: current inside this block; whoever opened it calls ``finish``."""
+def attempt_span(request: Request, model: Model) -> AttemptSpan:
+    """Open the span of one attempt: current inside the ``with``; whoever opened it calls ``finish``."""
     if not _somebody_listens():
-        handle = AttemptSpan(trace.INVALID_SPAN)
-        with turns.heard_by(handle):
-            yield handle
-        return
+        return AttemptSpan(trace.INVALID_SPAN)
     kind = SpanKind.INTERNAL if model.provider in _IN_PROCESS else SpanKind.CLIENT
     name = f"{_operation(request)} {model.id}"
     span = _tracer.start_span(name, kind=kind, attributes=_attempt_facts(request, model))
     if (racer := _racer.get()) is not None:
         racer.attempted(span)
-    handle = AttemptSpan(span)
-    with _current(span), turns.heard_by(handle):
-        yield handle
+    return AttemptSpan(span)
 
 
 def event(name: str, **facts: Attribute | None) -> None:
@@ -221,10 +241,10 @@ def linker() -> Callable[[], None]:
     return link
 
 
-def way_back() -> Callable[[], AbstractContextManager[None]]:
+def way_back() -> Callable[[], _Current]:
     """What makes the span that is current now the current one again: for what is done when others read the answer."""
     span = trace.get_current_span()
-    return lambda: _current(span)
+    return lambda: _Current(span)
 
 
 def mark(name: str, value: Attribute) -> None:
@@ -304,10 +324,15 @@ def _attempt_facts(request: Request, model: Model) -> dict[str, Attribute]:
         if request.stop:
             facts["gen_ai.request.stop_sequences"] = list(request.stop)
     if model.base_url:
-        address = urlsplit(model.base_url)
-        facts["server.address"] = address.hostname or ""
-        facts["server.port"] = address.port or (443 if address.scheme == "https" else 80)
+        facts["server.address"], facts["server.port"] = _server(model.base_url)
     return facts
+
+
+@functools.lru_cache(maxsize=256)
+def _server(base_url: str) -> tuple[str, int]:
+    """Host and port, which are the same for all calls of a model."""
+    address = urlsplit(base_url)
+    return address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
 
 
 def _totals(attempts: tuple[Attempt, ...]) -> dict[str, Attribute]:
@@ -321,12 +346,6 @@ def _totals(attempts: tuple[Attempt, ...]) -> dict[str, Attribute]:
     if len(known) == len(costs):
         facts["devsynth.total.cost.usd_micros"] = sum(known)
     return facts
-
-
-@contextmanager
-def _current(span: Span) -> Iterator[None]:
-    with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
-        yield
 
 
 def _end(span: Span, error: BaseException | None) -> None:

@@ -5,9 +5,7 @@ A call in a queue is not at work: the clock of its first token must not run, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Protocol
 
 
@@ -24,14 +22,14 @@ class Listener(Protocol):
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("devsynth_turns", default=())
 
 
-@contextmanager
-def heard_by(listener: Listener) -> Iterator[None]:
-    """Let *listener* hear of calls that are made inside this block."""
-    token = _listeners.set((*_listeners.get(), listener))
-    try:
-        yield
-    finally:
-        _listeners.reset(token)
+def listen(listener: Listener) -> Token[tuple[Listener, ...]]:
+    """From now on *listener*, too, hears of calls that are made here, until ``leave``."""
+    return _listeners.set((*_listeners.get(), listener))
+
+
+def leave(token: Token[tuple[Listener, ...]]) -> None:
+    """The listener that *token* is of hears no more."""
+    _listeners.reset(token)
 
 
 def waiting() -> None:

@@ -290,8 +290,9 @@ class TestFallback:
 
     def test_who_is_asked_last_has_all_of_the_time(self) -> None:
         async def work() -> None:
-            for chain in ([(9.0, "a")], [ProviderUnavailable("down"), (9.0, "a")]):
-                providers = [Timed(ScriptedProvider(line)) for line in chain]
+            late, down = (ScriptedProvider((9.0, "a")) for _ in range(2)), ScriptedProvider(ProviderUnavailable("down"))
+            for chain in ([next(late)], [down, next(late)]):
+                providers = [Timed(each) for each in chain]
                 request = WHOLE.begun().on(deadline=asyncio.get_running_loop().time() + 10)
                 assert (await FallbackProvider(providers).complete(request)).text == "a"
 

@@ -77,7 +77,7 @@ class Breaking(Wrapper):
             () if may_take_s == math.inf else sorted({self._enough_s, lost_s}),
         )
         try:
-            with watch, turns.heard_by(watch):
+            with watch:
                 reply = await self.inner.send(request)
         except BaseException as error:
             note(self.circuit.settle(leave, self._of_error(error, time() - started)))
@@ -168,9 +168,11 @@ class _Watch:
         self.since = self._loop.time()
 
     def __enter__(self) -> None:
+        self._listens = turns.listen(self)
         self._set(0)
 
     def __exit__(self, *_: object) -> None:
+        turns.leave(self._listens)
         self.waiting()
 
     def waiting(self) -> None:
