@@ -37,9 +37,9 @@ class Facts:
 
     @classmethod
     def of(cls, request: Request, analyzer: TaskAnalyzer) -> Self:
-        judged = analyzer.analyze(request.task_text)
-        whole = request.text
-        tokens = judged.input_tokens if whole == request.task_text else estimate_tokens(whole)
+        asked, whole = request.task_text, request.text
+        judged = analyzer.analyze(asked)
+        tokens = judged.input_tokens if whole == asked else estimate_tokens(whole)
         chat = request if isinstance(request, ChatRequest) else None
         return cls(
             complexity=judged.complexity,

@@ -33,7 +33,9 @@ def refused(refusal: str, model: Model) -> None:
 
 def tool_calls(message: Any) -> tuple[ToolCallPart, ...]:
     """The tool calls, or pieces of them, of a message or a delta."""
-    calls = getattr(message, "tool_calls", None) or ()
+    calls = getattr(message, "tool_calls", None)
+    if not calls:
+        return ()
     return tuple(
         ToolCallPart(
             index if getattr(call, "index", None) is None else call.index,
