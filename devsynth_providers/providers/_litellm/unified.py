@@ -99,11 +99,13 @@ class Unified(ProviderPort):
             if not request.stream:
                 yield self._whole(answer)
                 return
+            finished = False
             try:
                 async for delta in answer:
                     chunk = self._piece(delta, answer, reader)
                     yield chunk
-                    if chunk.usage is not None:
+                    finished = finished or chunk.finish_reason is not None
+                    if finished and chunk.usage is not None:
                         break  # the last that it says; asked for more, it would put the answer together for its logs
             finally:
                 await _close(answer)
