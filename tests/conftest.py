@@ -47,7 +47,7 @@ def _litellm_is_there(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads the environment of whoever runs it."""
     for name in os.environ:
         if name.startswith(
@@ -65,6 +65,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LOCAL_MODEL_THREADS", "1")
+    for place in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(place, str(tmp_path_factory.getbasetemp() / place.lower()))
 
 
 @pytest.fixture(params=["whole", "streamed"])

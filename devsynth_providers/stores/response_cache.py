@@ -66,7 +66,7 @@ class ResponseCache:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.ttl_s = _seconds(ttl)
-        self.directory = _private(Path(directory) if directory is not None else default_directory())
+        self.directory = private(Path(directory) if directory is not None else default_directory())
         self.statistics = CacheStatistics()
         self._size_limit_bytes = size_limit_bytes
         self._secret = secret_of() if secret is None else secret
@@ -187,7 +187,7 @@ class ResponseCache:
         if self._disk is None or self._pid != os.getpid():
             import diskcache  # type: ignore[import-untyped]  # noqa: PLC0415 - only for those who keep answers
 
-            _private(self.directory)
+            private(self.directory)
             inspect(self.directory)
             limits = {"size_limit": self._size_limit_bytes, "cull_limit": 50, "statistics": 0, "sqlite_mmap_size": 0}
             self._disk = diskcache.Cache(str(self.directory), timeout=LOCKED_S, disk=StrictDisk, **limits)
@@ -227,7 +227,7 @@ def default_directory() -> Path:
     return Path(base) / "devsynth_providers" / "answers"
 
 
-def _private(directory: Path) -> Path:
+def private(directory: Path) -> Path:
     """*directory*, made if it is not there. Raises ``ConfigurationError`` if others could put something into it."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
