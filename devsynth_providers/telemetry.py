@@ -248,8 +248,10 @@ def way_back() -> Callable[[], _Current]:
 
 
 def mark(name: str, value: Attribute) -> None:
-    """Say something of the current span."""
-    trace.get_current_span().set_attribute(name, value)
+    """Say something of the current span, unless it has ended: whoever began a call that others share may have left."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attribute(name, value)
 
 
 def trace_id() -> str | None:
