@@ -94,7 +94,7 @@ def router(server: Loopback, lane: str = "direct", *names: str, **options: Any) 
         for name in names or ("m",)
     ]
     limits = options.pop("limits", {})
-    rules = policy(*models, **{name: options.pop(name) for name in ours & options.keys()})
+    rules = policy(*models, coalesce="never", **{name: options.pop(name) for name in ours & options.keys()})
     return Router(replace(rules, limits=limits), **options)
 
 
