@@ -150,7 +150,7 @@ def well(asked: dict[str, Any]) -> Answer:
 
 
 def met_on(row: Row, path: Path, lane: Lane) -> bool:
-    """Whether *row* can be met on *path* by *lane*. A batch that is refused for its size or for what it says is halved by
-    routers until the text to blame is found: ``test_splitting.py`` has that."""
+    """Whether *row* can be met on *path* by *lane*. A batch that is refused for its size or for what it says is halved
+    by routers until the text to blame is found: ``test_splitting.py`` has that."""
     halved = path.way == "embed_batch" and path.through.traced and row.comes in (RequestRejected, ContextTooLong)
     return path.way in row.ways and lane in path.through.lanes and not halved
