@@ -115,6 +115,7 @@ def as_dict(response: Response) -> dict[str, Any]:
         "latency_s": response.latency_s,
         "cached": response.cached,
         "degraded": response.degraded,
+        "shared": response.shared,
         "continued_by": list(response.continued_by),
         "attempts": [asdict(attempt) | {"cost_usd": attempt.cost_usd} for attempt in response.attempts],
     }

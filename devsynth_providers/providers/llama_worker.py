@@ -55,8 +55,15 @@ class Worker:
 
     def _context(self, **more: Any) -> Any:
         threads = self._settings["n_threads"]
+        # Without flash attention, llama.cpp misreads prompts on some processors (0.3.36 on one that has AVX2 alone):
+        # whatever is read in pieces of more than one token is answered as if it were another.
         return self._lib.Llama(
-            self._settings["path"], n_threads=threads, n_threads_batch=threads, verbose=False, **more
+            self._settings["path"],
+            n_threads=threads,
+            n_threads_batch=threads,
+            flash_attn=True,
+            verbose=False,
+            **more,
         )
 
     def _make_formatter(self) -> Any:

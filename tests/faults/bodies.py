@@ -20,10 +20,10 @@ from devsynth_providers import (
 )
 
 from ..loopback import Answer, as_json, sse, whole
-from .rows import AGAIN, NEXT, NOW, WHOLE, Row, on_both, row
+from .rows import AGAIN, NEXT, WHOLE, Row, on_both, row
 
 TEXT = "w0 w1 w2"
-_SOON = Timeouts(first_token_s=0.5, idle_s=0.5, total_s=0.8)
+_SOON = Timeouts(first_token_s=0.5, idle_s=0.5, total_s=2.0)
 _DEAF = Timeouts(connect_s=0.3, first_token_s=20, idle_s=20, total_s=30)
 _NOT_STREAMED = ("generate", "embed", "embed_batch")
 
@@ -138,7 +138,7 @@ CONNECTIONS: list[Row] = [
         [
             row(42, "refused", None, ProviderUnavailable, AGAIN, "N", where="closed", requests=False),
             row(43, "reset before headers", Answer([], headless=True, then="reset"), ProviderUnavailable, AGAIN, "U"),
-            row(41, "hangs", Answer([], headless=True, then="hang"), ProviderTimeout, NOW, "U", ways=_NOT_STREAMED,
+            row(41, "hangs", Answer([], headless=True, then="hang"), ProviderTimeout, NEXT, "U", ways=_NOT_STREAMED,
                 clocks=_SOON, hangs=True),
         ]
     ),
@@ -156,11 +156,11 @@ CONNECTIONS: list[Row] = [
         ways=_NOT_STREAMED),
     row(44, "reset within the body", _raw(_GOOD[:60], then="reset", content_length=len(_GOOD)), ProviderUnavailable,
         AGAIN, "U", ways=_NOT_STREAMED),
-    row(40, "drips", Answer([_GOOD[at : at + 1] for at in range(60)], pause_s=0.05), ProviderTimeout, NOW, "U",
+    row(40, "drips", Answer([_GOOD[at : at + 1] for at in range(60)], pause_s=0.05), ProviderTimeout, NEXT, "U",
         ways=_NOT_STREAMED, clocks=_SOON),
     row(40, "drips its headers", Answer([bytes([each]) for each in b"HTTP/1.1 200 OK\r\nx-y: " + b"z" * 40],
-        headless=True, pause_s=0.05), ProviderTimeout, NOW, "U", ways=_NOT_STREAMED, clocks=_SOON),
-    row(41, "hangs after headers", Answer([], then="hang", content_length=50), ProviderTimeout, NOW, "U",
+        headless=True, pause_s=0.05), ProviderTimeout, NEXT, "U", ways=_NOT_STREAMED, clocks=_SOON),
+    row(41, "hangs after headers", Answer([], then="hang", content_length=50), ProviderTimeout, NEXT, "U",
         ways=_NOT_STREAMED, clocks=_SOON, hangs=True),
 ]
 # fmt: on
