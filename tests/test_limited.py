@@ -311,6 +311,7 @@ class TestSlot:
 
         run_virtually(main())
 
+    @pytest.mark.filterwarnings("ignore:an answer of m was forgotten")
     def test_until_it_is_forgotten(self) -> None:
         async def main() -> None:
             _, layer = self.one()
@@ -531,6 +532,7 @@ class TestReload:
 
 
 class TestThreads:
+    @pytest.mark.filterwarnings("ignore:an answer of m was forgotten")
     @pytest.mark.parametrize("seed", range(3))
     def test_loops_in_many_threads_share_the_slots_and_none_is_lost(self, seed: int) -> None:
         held = limiter(RateLimits(concurrent=4))
