@@ -42,7 +42,8 @@ def _tracing() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _litellm_is_there(request: pytest.FixtureRequest) -> None:
     """Importing it takes seconds, on a machine that is busy more than some tests have."""
-    if any(item.get_closest_marker("litellm") for item in request.session.items):
+    marks = ("litellm", "loads_litellm")
+    if any(item.get_closest_marker(mark) for item in request.session.items for mark in marks):
         load.load()
 
 

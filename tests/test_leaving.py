@@ -18,7 +18,7 @@ from devsynth_providers import ChatRequest, ProviderUnavailable, RateLimits, Rou
 from .holdings import by_what_is_asked, descriptors_fall_to, held, router, settled
 from .loopback import Answer, Loopback, delta, sse
 
-pytestmark = pytest.mark.litellm
+pytestmark = pytest.mark.loads_litellm
 
 Spans = Callable[[], list[ReadableSpan]]
 ENDLESS = sse(delta(role="assistant", text=""), delta("w0 "), delta("w1 "), then="hang")

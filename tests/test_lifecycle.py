@@ -29,7 +29,7 @@ from .holdings import (
 )
 from .loopback import Answer, Loopback, delta, sse
 
-pytestmark = pytest.mark.litellm
+pytestmark = pytest.mark.loads_litellm
 
 AT_ONCE = 30
 KEYS = 150
