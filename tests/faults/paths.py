@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from devsynth_providers import Policy, ProviderPort, Reply, Request, Retry, Router, Rule, Timeouts
+from devsynth_providers import Keep, Policy, ProviderPort, Reply, Request, ResponseCache, Retry, Router, Rule, Timeouts
 from devsynth_providers.layers.wrapper import Wrapper
 
 from .rows import EMBEDS, PROMPT, Lane, Way
@@ -15,11 +15,13 @@ from .rows import EMBEDS, PROMPT, Lane, Way
 
 @dataclass(frozen=True)
 class Setting:
-    """What a provider is put into: the models that are to be asked in turn, and how long and how often."""
+    """What a provider is put into: the models that are to be asked in turn, how long and how often, and where answers
+    are kept, if they are."""
 
     providers: Sequence[ProviderPort]
     timeouts: Timeouts
     retry: Retry
+    cache: ResponseCache | None
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Through:
     models: tuple[str, ...] = ("served-model",)
     traced: bool = True
     lanes: tuple[Lane, ...] = ("direct", "unified")
+    keeps: bool = False
+    """Whether answers are kept."""
 
 
 def _router(setting: Setting) -> ProviderPort:
@@ -39,11 +43,11 @@ def _router(setting: Setting) -> ProviderPort:
     policy = Policy(
         name=next(iter(models)),
         models=models,
-        rules=(Rule(name="all", models=tuple(models)),),
+        rules=(Rule(name="all", models=tuple(models), cache=Keep(sampled=True) if setting.cache else None),),
         timeouts=setting.timeouts,
         retry=setting.retry,
     )
-    return Router(policy, {each.model.name: each for each in setting.providers})
+    return Router(policy, {each.model.name: each for each in setting.providers}, cache=setting.cache)
 
 
 THROUGH = {
@@ -51,6 +55,7 @@ THROUGH = {
     "router": Through(_router),
     "fallback": Through(_router, ("served-model", "served-model")),
     "fallback of another space": Through(_router, ("served-model", "another-model"), lanes=("direct",)),
+    "cached": Through(_router, ("served-model", "served-model"), lanes=("direct",), keeps=True),
 }
 
 

@@ -6,9 +6,10 @@ import asyncio
 import itertools
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from typing_extensions import override
@@ -19,6 +20,7 @@ from devsynth_providers import (
     OpenAIProvider,
     RequestRejected,
     Response,
+    ResponseCache,
     Retry,
 )
 from devsynth_providers.providers.base import BaseProvider
@@ -49,6 +51,8 @@ class Cell:
     error: BaseException | None = None
     took_s: float = 0.0
     client_left: bool = True
+    kept: int = 0
+    """How many answers, or vectors, are in the cache afterwards."""
 
     @property
     def response(self) -> Response | None:
@@ -108,21 +112,37 @@ async def play(row: Row, path: Path, lane: Lane, far: tuple[Loopback, Mapping[st
     providers = [provider(row.wire, lane, url, f"{name}-a", first, **settings)]
     settings |= {"window": row.window, "timeout": LONG}
     providers += [provider(row.wire, "direct", behind.url, f"{name}-b", each, **settings) for each in more]
-    caller = Caller(path.through.make(Setting(providers, row.clocks, retry)))
-    cell = Cell(row, path, lane, name, faulty, behind, caller)
-    if row.partial is not None:
-        caller.on_text = lambda text: faulty.heard.set() if text == row.partial else None
-    began = time.monotonic()
-    try:
-        await caller.ask(path.way)
-    except Exception as error:  # noqa: BLE001 - whatever it is: the rules say whether it may be
-        cell.error = error
-    cell.took_s = time.monotonic() - began
-    if row.hangs:
-        cell.client_left = await asyncio.to_thread(faulty.client_left)
-    for opened in (caller, *providers):
-        await opened.aclose()
+    async with _cache(path) as cache:
+        caller = Caller(path.through.make(Setting(providers, row.clocks, retry, cache)))
+        cell = Cell(row, path, lane, name, faulty, behind, caller)
+        if row.partial is not None:
+            caller.on_text = lambda text: faulty.heard.set() if text == row.partial else None
+        began = time.monotonic()
+        try:
+            await caller.ask(path.way)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the rules say whether it may be
+            cell.error = error
+        cell.took_s = time.monotonic() - began
+        if row.hangs:
+            cell.client_left = await asyncio.to_thread(faulty.client_left)
+        for opened in (caller, *providers):
+            await opened.aclose()
+        if cache is not None:
+            await cache.flush()
+            cell.kept = cache.statistics.stored
     return cell
+
+
+@asynccontextmanager
+async def _cache(path: Path) -> AsyncIterator[ResponseCache | None]:
+    """Where *path* keeps answers, if it does: a place that nobody else has."""
+    if not path.through.keeps:
+        yield None
+        return
+    with TemporaryDirectory() as directory:
+        cache = ResponseCache(directory=directory, secret=b"s" * 32)
+        yield cache
+        await cache.aclose()
 
 
 def provider(

@@ -170,12 +170,22 @@ def _root(cell: Cell, span: ReadableSpan) -> Iterator[str]:
         yield f"the span of the request has {facts}, not {totals}"
 
 
+def keeps_what_is_whole(cell: Cell, spans: Spans) -> Iterator[str]:
+    """An answer that came whole, or each vector of it, if answers are kept on this path; never a part, nor a failure."""
+    who = answered_by(cell)
+    whole = who == "behind" or (who == "fault" and cell.row.finish in ("stop", "tool_calls"))
+    wanted = (2 if cell.path.way == "embed_batch" else 1) if whole and cell.path.through.keeps else 0
+    if cell.kept != wanted:
+        yield f"{cell.kept} answers are kept, not {wanted}"
+
+
 RULES: tuple[Rule, ...] = (
     comes_of_it,
     asks_as_often_as_it_may,
     ends_in_time,
     tells_its_attempts,
     leaves_one_trace,
+    keeps_what_is_whole,
 )
 
 
