@@ -18,7 +18,7 @@ from .errors import (
 )
 from .port import ProviderPort
 from .reply import Reply
-from .types import Chunk, Request
+from .types import Chunk, Model, Request
 
 
 class Flights:
@@ -55,6 +55,8 @@ class Listener:
 
     def __init__(self, request: Request, due: float | None) -> None:
         self.tally = request.call.tally
+        self.told = 0
+        """How many attempts of the flight it tells of."""
         self.news = asyncio.Event()
         self.late = False
         self._timer = None if due is None else asyncio.get_running_loop().call_at(due, self._run_out_of_time)
@@ -79,6 +81,10 @@ class Flight:
     def __init__(self, inner: ProviderPort, request: Request, forget: Callable[[Flight], None]) -> None:
         self.request = request
         self.reply: Reply | None = None
+        self.models: list[Model] = []
+        """Who began the answer, and who has gone on where it broke off, in order."""
+        self.degraded = False
+        """Whether it began so."""
         self.link = telemetry.linker()
         self.payer: Listener | None = None
         """Who tells of the attempts, and what they cost."""
@@ -94,10 +100,13 @@ class Flight:
 
     async def _fly(self, send: Callable[[Request], Awaitable[Reply]]) -> None:
         async with await send(self.request) as reply:
-            self.reply = reply
+            self.reply, self.degraded = reply, reply.degraded
+            self.models.append(reply.model)
             if reply.reported_usage is not None:  # came before the first content, and will not come again
                 self._pieces.append(Chunk(usage=reply.reported_usage, model=reply.response_model))
             async for chunk in reply:
+                if chunk.continued_by:
+                    self.models.append(reply.model)
                 self._pieces.append(chunk)
                 self._wake()
 
@@ -160,10 +169,15 @@ class Flight:
     def _settle(self) -> None:
         """What has ended since is the payer's to tell. Who began the flight has it in its tally as it is."""
         attempts, payer = self.request.call.tally.attempts, self.payer
-        if payer is not None and payer.tally is not self.request.call.tally:
-            for attempt in attempts[self._told :]:
-                payer.tally.ended(attempt)
+        if payer is not None:
+            payer.told += len(attempts) - self._told
+            if payer.tally is not self.request.call.tally:
+                payer.tally.take_over(attempts[self._told :])
         self._told = len(attempts)
+
+    def shared_by(self, listener: Listener) -> bool:
+        """Whether others tell of it, also where *listener* is the payer, and comes too late to tell of anything."""
+        return not listener.told and (listener is not self.payer or self._told > 0)
 
     def _own(self, error: BaseException, listener: Listener) -> BaseException:
         if isinstance(error, asyncio.CancelledError):

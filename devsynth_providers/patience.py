@@ -93,6 +93,7 @@ class Patience:
         if not _refused(error) or (asked and tired):
             if isinstance(error, CircuitOpen) and isinstance(error.__cause__, ProviderError):
                 error = error.__cause__  # why the last try failed says more than that there was no other
+                error.attempts = self._tally.attempts
             raise error
         return request.on(reason="retry") if asked else request
 

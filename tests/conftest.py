@@ -17,6 +17,7 @@ from devsynth_providers import ProviderPort
 from devsynth_providers.cli import app
 from devsynth_providers.providers._litellm import load
 
+from . import holdings
 from .command import CANARY, Run
 from .loopback import Loopback
 
@@ -95,6 +96,18 @@ def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
 def server() -> Iterator[Loopback]:
     with Loopback() as loopback:
         yield loopback
+
+
+@pytest.fixture(params=["direct", "unified"])
+def lane(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that count what is held: what others hold is left out, and routers that ``holdings`` makes have a key."""
+    monkeypatch.setenv("TEST_KEY", holdings.KEY)
+    holdings.leave_out_what_there_is()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from devsynth_providers.health import Verdict
 from .holdings import ASKING, Asking, CutShort, by_what_is_asked, descriptors_fall_to, held, router, settled
 from .loopback import Answer, Loopback, delta, failure, sse
 
-pytestmark = pytest.mark.loads_litellm
+pytestmark = [pytest.mark.loads_litellm, pytest.mark.usefixtures("counted")]
 
 Spans = Callable[[], list[ReadableSpan]]
 MOMENTS = 200
@@ -23,21 +23,11 @@ OF_LITELLM = pytest.mark.filterwarnings("ignore:coroutine 'OpenAIChatCompletion:
 """It has half of a call made in a thread, which comes too late with it if the call was cancelled meanwhile."""
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_KEY", "sk-canary-0123456789abcdef")
-
-
 @pytest.fixture
 def server() -> Iterator[Loopback]:
     with Loopback(keep_alive=True) as loopback:
         loopback.script(by_what_is_asked)
         yield loopback
-
-
-@pytest.fixture(params=["direct", "unified"])
-def lane(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture(params=list(ASKING))

@@ -43,6 +43,7 @@ from devsynth_providers.flights import Flights
 from devsynth_providers.layers.coalesced import Coalesced
 from devsynth_providers.layers.wrapper import Wrapper
 from devsynth_providers.testing import ScriptedProvider, VirtualClock, run_virtually
+from devsynth_providers.types.tally import Tally
 
 from .helpers import PRICED, model, policy
 
@@ -256,8 +257,28 @@ def test_attempts_are_told_once_where_some_ended_before_who_began_left() -> None
     first, second = home.play(main())
     assert [each.error for each in first.attempts] == ["rate_limited"]
     assert [(each.number, each.error) for each in second.attempts] == [(2, None)]
-    assert (first.shared, second.shared) == (True, False)
+    assert (first.shared, second.shared) == (False, False)
     assert paid(first, second) == pytest.approx(ONE_CALL_USD)
+
+
+def test_attempts_that_one_request_tells_have_numbers_of_their_own() -> None:
+    home = Home("one", "other")
+    one, other = (home.all_of(home.ask(WHOLE))[0].attempts for _ in range(2))
+    told = Tally()
+    told.take_over(one)
+    told.ended(replace(one[0], number=told.number()))
+    told.take_over(other)
+    assert [each.number for each in told.attempts] == [1, 2, 3]
+
+
+def test_who_left_before_another_model_went_on_has_the_answer_of_the_first() -> None:
+    b = ScriptedProvider((1.0, "went on"), model=model("b", price=PRICED))
+    home = Home((1.0, "one ", 1.0, "two ", ProviderUnavailable("cut")), others=[b], on_break="continue")
+    left, slow, whole = home.all_of(home.ask(STREAM, reads=1), home.ask(STREAM, reads=1, pause_s=9), home.ask(STREAM))
+    assert {(each.text, each.model, each.degraded, each.continued_by) for each in (left, slow)} == {
+        ("one ", "a", False, ())
+    }
+    assert (whole.text, whole.model, whole.degraded, whole.continued_by) == ("one two went on", "b", True, ("b",))
 
 
 @CHATS
@@ -471,7 +492,8 @@ def test_a_listener_that_is_dropped_leaves_and_the_last_one_ends_the_call() -> N
         assert len(home.flights) == 0
         assert home.far.closed == 1
 
-    home.play(main())
+    with pytest.warns(ResourceWarning, match="an answer of a was forgotten"):
+        home.play(main())
 
 
 def test_a_stream_that_is_left_without_closing_it_leaves_too() -> None:

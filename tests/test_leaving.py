@@ -18,26 +18,16 @@ from devsynth_providers import ChatRequest, ProviderUnavailable, RateLimits, Rou
 from .holdings import by_what_is_asked, descriptors_fall_to, held, router, settled
 from .loopback import Answer, Loopback, delta, sse
 
-pytestmark = pytest.mark.loads_litellm
+pytestmark = [pytest.mark.loads_litellm, pytest.mark.usefixtures("counted")]
 
 Spans = Callable[[], list[ReadableSpan]]
 ENDLESS = sse(delta(role="assistant", text=""), delta("w0 "), delta("w1 "), then="hang")
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_KEY", "sk-canary-0123456789abcdef")
 
 
 @pytest.fixture
 def server() -> Iterator[Loopback]:
     with Loopback(keep_alive=True) as loopback:
         yield loopback.script(ENDLESS)
-
-
-@pytest.fixture(params=["direct", "unified"])
-def lane(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ class Coalesced(Wrapper):
 
     Equal is what has one fingerprint, under one decision and with the same limits; which requests take part, says the
     rule of the *plan*. The call belongs to all who listen: it has the time that the policy gives, *total_s*, goes on
-    when who began it is cancelled, late or gone, and is ended when nobody listens any more. Its attempts, and what they
-    cost, are told by one of them: who began it, or, after an early leave, who has listened longest. The others'
-    answers are ``shared``.
+    when who began it is cancelled, late or gone, and is ended when nobody listens any more. Each of its attempts,
+    and what it cost, is told by one of them: who began it, or, after an early leave, who has listened longest. The
+    answers of those who tell of none are ``shared``.
     """
 
     def __init__(
@@ -80,14 +80,13 @@ async def _heard(flight: Flight, request: Request) -> Reply:
     inner = flight.reply
     if inner is None:
         raise AssertionError("there was a piece, and no reply")
-    reply = await Reply.open(inner.model, flight.listen(listener))
-    reply.cached, reply.degraded, reply.attempts = inner.cached, inner.degraded, tally.attempts
-    reply.shared = listener is not flight.payer
+    reply = await Reply.open(flight.models[0], flight.listen(listener))
+    reply.cached, reply.degraded, reply.attempts = inner.cached, flight.degraded, tally.attempts
+    reply.shared = flight.shared_by(listener)
 
     def finish(reply: Reply, _: BaseException | None) -> None:
-        reply.attempts, reply.shared = tally.attempts, listener is not flight.payer
+        reply.attempts, reply.shared = tally.attempts, flight.shared_by(listener)
         reply.usage = inner.usage
-        if reply.model is not inner.model:  # another one has gone on from there
-            reply.model, reply.degraded = inner.model, True
+        reply.model = flight.models[len(reply.continued_by)]  # as far as it was heard: the call may have gone on
 
     return reply.on_finish(finish)

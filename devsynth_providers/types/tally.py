@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +29,13 @@ class Tally:
     def ended(self, attempt: Attempt) -> None:
         """It has ended, however it did."""
         self._attempts.append(attempt)
+
+    def take_over(self, attempts: Iterable[Attempt]) -> None:
+        """*attempts* were another request's, and are told by this one: by the numbers that they have, where those are
+        not taken."""
+        for attempt in attempts:
+            self.begun = max(self.begun + 1, attempt.number)
+            self._attempts.append(replace(attempt, number=self.begun))
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:

@@ -171,7 +171,7 @@ def _root(cell: Cell, span: ReadableSpan) -> Iterator[str]:
 
 
 def keeps_what_is_whole(cell: Cell, spans: Spans) -> Iterator[str]:
-    """An answer that came whole, or each vector of it, if answers are kept on this path; never a part, nor a failure."""
+    """An answer that came whole, or each vector of it, where answers are kept; never a part, nor a failure."""
     who = answered_by(cell)
     whole = who == "behind" or (who == "fault" and cell.row.finish in ("stop", "tool_calls"))
     wanted = (2 if cell.path.way == "embed_batch" else 1) if whole and cell.path.through.keeps else 0

@@ -211,11 +211,18 @@ def _within_the_plan(story: Story, one: Outcome, walk: Walk) -> Iterator[str]:
         return
     if set(plan.models) != set(one.plan.models):
         yield f"the plan was {one.plan.models}, then {plan.models}"
+    if not _all_told(story, one):
+        return
     in_order = [[name for name in each.models if name in names] for each in _plans(story, one)]
-    if one.response is not None and len(equals(story, one)) == 1:
+    if len(equals(story, one)) == 1:
         in_order = [[name for name in plan.models if name in names]]
-    if one.response is not None and names not in in_order:
+    if names not in in_order:
         yield f"{names} were asked in another order than {plan.models}"
+
+
+def _all_told(story: Story, one: Outcome) -> bool:
+    """Whether all who asked the same tell by which plan they were answered; one that failed does not."""
+    return all(each.response is not None for each in equals(story, one))
 
 
 def _plans(story: Story, one: Outcome) -> list[Plan]:
@@ -249,15 +256,15 @@ def _hedges(story: Story, one: Outcome, walk: Walk) -> Iterator[str]:
     elif not isinstance(hedge.after, str) and hit.at_s < began + hedge.after - GRACE_S:
         yield f"began at {began}, to be hedged after {hedge.after} s, and was hedged at {hit.at_s}"
     plans = _plans(story, one) if len(equals(story, one)) > 1 else [] if one.response is None else [one.response.plan]
-    if one.response is not None and second not in [plan.models[1] for plan in plans if plan is not None]:
+    if _all_told(story, one) and second not in [plan.models[1] for plan in plans if plan is not None]:
         yield f"{asked} were asked, the hedge was {second}; the plan was {[plan and plan.models for plan in plans]}"
     if one.ask.way == "vectors" and len({story.schedule.policy.models[name].id for name in asked}) > 1:
         yield f"{asked} were asked for vectors, which are of several spaces"
 
 
 def asks_nobody_else_once_it_is_answered(story: Story, one: Outcome) -> Iterator[str]:
-    """When an answer begins, all other attempts at it have ended; only the deaf take longer. Each part of a batch has
-    an answer of its own; of those who asked the same, nobody is told of all attempts."""
+    """When an answer begins, all other attempts to begin it have ended; only the deaf take longer. Each part of a batch
+    has an answer of its own; of those who asked the same, nobody is told of all attempts."""
     if one.response is None or len(equals(story, one)) > 1:
         return
     hits, walks = by_number(story, one), story.walks[one.ask.text]
@@ -272,6 +279,8 @@ def asks_nobody_else_once_it_is_answered(story: Story, one: Outcome) -> Iterator
         begun = hits[winner.number].at_s + (winner.first_token_s or 0.0) - winner.wait_s
         for attempt in attempts:
             hit = hits[attempt.number]
+            if goes_on(one, hit):  # not with the answer itself
+                continue
             deaf_s = sum(fault.lasts(1.0) for fault in hit.faults if fault.kind == "deaf")
             if attempt is not winner and hit.at_s + attempt.latency_s - attempt.wait_s > begun + deaf_s + GRACE_S:
                 yield f"{winner.model} began to answer at {begun}, and {attempt.model} was still asked"
@@ -292,7 +301,8 @@ def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
         return
     if len(equals(story, one)) > 1:
         return  # nobody is told of all that was spent
-    spent, hits, in_parts = 0, by_number(story, one), len(story.walks[one.ask.text]) > 1
+    spent, hits = 0, by_number(story, one)
+    in_parts = isinstance(one.ask.request, EmbedRequest) and len(one.ask.request.texts) > 1
     for attempt in attempts:
         if in_parts and attempt.number not in hits:
             continue  # it got no turn: nothing was spent, and for which part it would have been, nobody can tell
