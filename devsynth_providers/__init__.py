@@ -49,6 +49,9 @@ if TYPE_CHECKING:
         InvalidRequest as InvalidRequest,
     )
     from .errors import (
+        LedgerUnavailable as LedgerUnavailable,
+    )
+    from .errors import (
         LimitReached as LimitReached,
     )
     from .errors import (
@@ -62,6 +65,9 @@ if TYPE_CHECKING:
     )
     from .errors import (
         NotConfigured as NotConfigured,
+    )
+    from .errors import (
+        NotPaid as NotPaid,
     )
     from .errors import (
         PolicyError as PolicyError,
@@ -160,7 +166,9 @@ if TYPE_CHECKING:
     from .providers.stub import StubProvider as StubProvider
     from .reply import Reply as Reply
     from .router import Router as Router
-    from .stores import ResponseCache as ResponseCache
+    from .stores.response_cache import CacheStatistics as CacheStatistics
+    from .stores.response_cache import ResponseCache as ResponseCache
+    from .stores.sqlite_ledger import SqliteLedger as SqliteLedger
     from .sync import SyncRouter as SyncRouter
     from .tokens import TokenCounter as TokenCounter
     from .types import (
@@ -227,6 +235,9 @@ if TYPE_CHECKING:
         Retry as Retry,
     )
     from .types import (
+        RunBudget as RunBudget,
+    )
+    from .types import (
         Timeouts as Timeouts,
     )
     from .types import (
@@ -247,10 +258,9 @@ _HOMES = {
     "deployment": "stack",
     "errors": (
         "AccessDenied AllProvidersFailed AuthenticationError BudgetExceeded CircuitOpen ConfigurationError "
-        "ContentFiltered ContextTooLong DevSynthError EmptyResponse InvalidRequest LimitReached MalformedResponse "
-        "ModelNotFound "
-        "NoModelFits NotConfigured PolicyError ProviderError ProviderTimeout ProviderUnavailable QuotaExhausted "
-        "RateLimitError RequestRejected StreamInterrupted"
+        "ContentFiltered ContextTooLong DevSynthError EmptyResponse InvalidRequest LedgerUnavailable LimitReached "
+        "MalformedResponse ModelNotFound NoModelFits NotConfigured NotPaid PolicyError ProviderError "
+        "ProviderTimeout ProviderUnavailable QuotaExhausted RateLimitError RequestRejected StreamInterrupted"
     ),
     "health": "Health Tolerance",
     "layers.fallback": "FallbackProvider",
@@ -271,12 +281,14 @@ _HOMES = {
     "providers.stub": "StubProvider",
     "reply": "Reply",
     "router": "Router",
-    "stores": "ResponseCache",
+    "stores.response_cache": "CacheStatistics ResponseCache",
+    "stores.sqlite_ledger": "SqliteLedger",
     "sync": "SyncRouter",
     "tokens": "TokenCounter",
     "types": (
         "FREE Attempt Candidate ChatRequest Chunk Conduct EmbedRequest Evidence Hedge Keep Latency Limits Message "
-        "Model Network Plan Price Rejection Request Response Retry Timeouts Tls ToolCall Usage"
+        "Model Network Plan Price Rejection Request Response Retry RunBudget Timeouts Tls ToolCall "
+        "Usage"
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+from .accounts import Book
 from .errors import ConfigurationError, NoModelFits, NotConfigured
 from .flights import Flights
 from .guard import Guard
@@ -35,6 +36,7 @@ from .providers.base import BaseProvider
 from .providers.registry import ProviderRegistry
 from .reply import settle_left_behind
 from .shadow import Shadow
+from .stores.entries import Ledger
 from .types import Identity, Latency, Model, Plan, Retry, Timeouts
 
 
@@ -46,11 +48,12 @@ def stack(
     limiter: Limiter | None = None,
     circuit: Circuit | None = None,
     budget: RetryBudget | None = None,
+    book: Book | None = None,
 ) -> ProviderPort:
     """The layers around one model, innermost first, each with the reason for its place.
 
     Without a *limiter* nothing waits for its turn, without a *circuit* nothing is left alone for having failed, and
-    without a *budget* retries are not counted together.
+    without a *budget* retries are not counted together; without a *book* nothing is written into a ledger.
     """
     layered = provider.bare  # without the retries and clocks it has for callers who use it alone
     if limiter is not None:
@@ -59,7 +62,7 @@ def stack(
         layered = Limited(layered, limiter)
     layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
     layered = Matched(layered)  # below traces: vectors that do not fit their texts are an attempt that failed
-    layered = Traced(layered)  # one span and one Attempt for each try, those that ran out of time among them
+    layered = Traced(layered, book)  # one span and one Attempt for each try, those that ran out of time among them
     if circuit is not None:
         # A refusal is no try: no span, no Attempt. Below all that may wait or refuse: the probe is really sent.
         # Below the retries: the next try does not knock where this one, or another request's, closed the door.
@@ -172,6 +175,7 @@ class Deployer:
     limiter: Limiter = field(default_factory=Limiter)
     health: Health = field(default_factory=Health)
     cache: Callable[[], Cache] | None = None
+    ledger: Callable[[Policy], Ledger | None] = lambda _: None
 
     def deploy(self, policy: Policy, shadow: Policy | None = None, before: Deployment | None = None) -> Deployment:
         """A deployment of *policy*. Providers of *before* serve on where nothing has changed that they are built from.
@@ -195,12 +199,15 @@ class Deployer:
             name: self.health.circuit(_identity(name, self.given.get(name, each))) for name, each in providers.items()
         }
         models = {name: providers[name].model if name in opened else model for name, model in policy.priced.items()}
+        book = Book(self.ledger(policy), policy)
         return Deployment(
             stated=policy,
             policy=replace(policy, models=models),
             providers=MappingProxyType(providers),
             unavailable=MappingProxyType(unavailable),
-            stacks={name: self._stack(each, policy, models[name], circuits[name]) for name, each in providers.items()},
+            stacks={
+                name: self._stack(each, policy, models[name], circuits[name], book) for name, each in providers.items()
+            },
             circuits=MappingProxyType(circuits),
             opened=opened,
             cache=self._cache(policy),
@@ -212,7 +219,9 @@ class Deployer:
         wanted = any(rule.cache is not None for rule in policy.rules)
         return self.cache() if wanted and self.cache is not None else None
 
-    def _stack(self, provider: ProviderPort, policy: Policy, model: Model, circuit: Circuit) -> ProviderPort:
+    def _stack(
+        self, provider: ProviderPort, policy: Policy, model: Model, circuit: Circuit, book: Book
+    ) -> ProviderPort:
         limited = model.name in policy.limits or model.provider in policy.limits
         limiter = self.limiter if limited else None
         return stack(
@@ -222,6 +231,7 @@ class Deployer:
             limiter=limiter,
             circuit=circuit,
             budget=self.health.retries,
+            book=book,
         )
 
     def _build(self, policy: Policy, names: Collection[str]) -> tuple[dict[str, ProviderPort], dict[str, str]]:
@@ -255,8 +265,6 @@ def checked(policy: Policy) -> Policy:
             raise ConfigurationError(f"rule {rule.name!r} names a model twice")
         if unknown := set(rule.models) - policy.models.keys():
             raise ConfigurationError(f"rule {rule.name!r} names {', '.join(sorted(unknown))}, which is no model")
-    if policy.budgets:
-        raise ConfigurationError(f"policy {policy.name!r} has budgets, which no router of this version can hold")
     return policy
 
 

@@ -6,8 +6,9 @@ DevSynthError
 │   └── PolicyError           a policy file is wrong: says file, line, column, suggestion
 ├── InvalidRequest            the caller's arguments are wrong (also a ValueError)
 ├── NoModelFits               no model of the rule meets the request's limits; says why, for each
-├── BudgetExceeded            the next attempt could cost more than is left
-├── LedgerUnavailable         what is spent can not be written down: nothing that is to be paid for is asked
+├── NotPaid                   the next attempt was not made
+│   ├── BudgetExceeded        it could cost more than is left
+│   └── LedgerUnavailable     what it costs can not be written down, and a budget has to hold
 └── ProviderError             a model was asked and failed    same model again?  next model?  may be billed?
     ├── RateLimitError                                               yes            yes          no
     │   └── LimitReached      our own limit: nothing was sent        no             yes          no
@@ -30,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from typing_extensions import override
@@ -161,14 +163,33 @@ class ProviderError(DevSynthError):
         self.usage: Usage | None = None
 
 
-class BudgetExceeded(DevSynthError):
-    """The next attempt could cost more than the request may still spend; *attempts* are those already made."""
+class NotPaid(DevSynthError):
+    """The next attempt was not made, for it could not be paid for; *attempts* are those already made.
 
-    kind = "budget_exceeded"
+    *passes_on* says whether a model that costs less may be asked in its place.
+    """
+
+    kind = "not_paid"
+    passes_on = False
     attempts: tuple[Attempt, ...] = ()
 
 
-class LedgerUnavailable(DevSynthError):
+class BudgetExceeded(NotPaid):
+    """The next attempt could cost more than may still be spent.
+
+    *account* is who has too little left: ``request``, ``run``, or one as ``project:billing``, of which *spent_usd* of
+    *limit_usd* is spent, or set aside, until *resets_at*; ``None`` is without end.
+    """
+
+    kind = "budget_exceeded"
+    passes_on = True
+    account = "request"
+    limit_usd: float | None = None
+    spent_usd: float | None = None
+    resets_at: datetime | None = None
+
+
+class LedgerUnavailable(NotPaid):
     """The ledger can not be written, and a budget has to hold: no model was called."""
 
     kind = "ledger_unavailable"

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from . import telemetry
 from .errors import (
     AllProvidersFailed,
-    BudgetExceeded,
+    NotPaid,
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
@@ -200,7 +200,7 @@ def _copied(error: BaseException, *, led: bool) -> BaseException:
         own = _parted(error, led=led) if isinstance(error, AllProvidersFailed) else copy.copy(error)
     except Exception:  # noqa: BLE001 - not made as ours are, so a bug: it may be raised as it is
         return error
-    if isinstance(own, ProviderError | BudgetExceeded) and not led:
+    if isinstance(own, ProviderError | NotPaid) and not led:
         own.attempts = ()
     cause = error.__cause__
     own.__cause__ = None if cause is None else _copied(cause, led=led)

@@ -19,7 +19,7 @@ from typing import Any, Self
 from .errors import ContentFiltered, EmptyResponse, ProviderError, ProviderUnavailable, StreamInterrupted
 from .types import Attempt, Chunk, Model, Plan, Response, ToolCall, Usage, assemble, total_cost
 
-OnFinish = Callable[["Reply", BaseException | None], Awaitable[None] | None]
+OnFinish = Callable[["Reply", BaseException | None], Awaitable[object] | None]
 
 _closing: set[asyncio.Task[None]] = set()
 _left_behind: deque[Reply] = deque()
@@ -294,11 +294,11 @@ class Reply:
         for chunks in (self._chunks, *reversed(self._inside))[self._unbegun :]:
             await chunks.aclose()
 
-    def _tell(self) -> Sequence[Awaitable[None]]:
+    def _tell(self) -> Sequence[Awaitable[object]]:
         """Call all who want to hear of the end, also where one of them fails; returns what they still have to do."""
         failed: Exception | None = None
         callbacks, self._on_finish = self._on_finish, []
-        still: list[Awaitable[None]] = []
+        still: list[Awaitable[object]] = []
         for callback in callbacks:
             try:
                 if (more := callback(self, None)) is not None:
@@ -332,7 +332,7 @@ class Reply:
             _closing.add(task)
             task.add_done_callback(_closing.discard)
 
-    async def _closed_alone(self, still: Sequence[Awaitable[None]]) -> None:
+    async def _closed_alone(self, still: Sequence[Awaitable[object]]) -> None:
         with contextlib.suppress(RuntimeError):  # the garbage collector has the loop close the same generators
             await self._close()
         for each in still:

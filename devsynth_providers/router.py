@@ -27,10 +27,11 @@ from .providers.registry import ProviderRegistry, registry
 from .reloading import Reloading, Succession, interval
 from .reply import Reply
 from .shadow import ShadowReport
-from .types import Call, ChatRequest, Model, Options, Plan, Request
+from .types import Call, ChatRequest, Model, Options, Plan, Request, RunBudget
 
 if TYPE_CHECKING:
-    from .stores import ResponseCache
+    from .stores.entries import Ledger
+    from .stores.response_cache import ResponseCache
     from .sync import SyncRouter
 
 
@@ -46,9 +47,10 @@ class Router(ProviderPort):
     *shadow* is a policy on trial: it decides every request too, calls nothing, and ``shadow_report`` and the traces
     say where it would have decided otherwise. *measured*, how fast models were of late, may be shared by routers that
     ask the same servers, and so may *health*, which of those are left alone and how many retries are left, and the
-    *limiter*, which holds the policy's ``limits``. *decisions*, a
-    ``DecisionLog`` or the path of one, gets a line for each request when it has ended. *cache* is where answers are
-    kept for rules with ``cache``: a ``ResponseCache``, or the directory of one; by default the user's.
+    *limiter*, which holds the policy's ``limits``. *decisions*, a ``DecisionLog`` or the path of one, gets a line for
+    each request when it has ended. *cache* is where answers are kept for rules with ``cache``: a ``ResponseCache``, or
+    the directory of one; by default the user's. *ledger* is where each attempt and what it costs is written down: a
+    ``Ledger``, or the file of one; by default, where the policy has ``budgets``, the user's, and else nowhere.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Router(ProviderPort):
         decisions: DecisionLog | str | Path | None = None,
         limiter: Limiter | None = None,
         cache: ResponseCache | str | Path | None = None,
+        ledger: Ledger | str | Path | None = None,
     ) -> None:
         if not isinstance(policy, Policy):
             raise ConfigurationError("Router takes a Policy; Router.from_policy takes a name or a path")
@@ -76,7 +79,9 @@ class Router(ProviderPort):
         self.decisions = DecisionLog(decisions) if isinstance(decisions, str | Path) else decisions
         self._cache = cache
         self._opened_cache: ResponseCache | None = None
-        deployer = Deployer(given, registry, limiter or Limiter(), self._health, self._where_kept)
+        self._ledger = ledger
+        self._opened_ledger: Ledger | None = None
+        deployer = Deployer(given, registry, limiter or Limiter(), self._health, self._where_kept, self._where_booked)
         self._deployments = Deployments(deployer.deploy(policy, shadow))
         deployer.limiter.hold(policy)
         self._succession = Succession(deployer, self._deployments)
@@ -99,6 +104,7 @@ class Router(ProviderPort):
         decisions: DecisionLog | str | Path | None = None,
         limiter: Limiter | None = None,
         cache: ResponseCache | str | Path | None = None,
+        ledger: Ledger | str | Path | None = None,
     ) -> Self:
         """A router by a policy file, or by the name of a packaged policy. Raises ``PolicyError``.
 
@@ -126,6 +132,7 @@ class Router(ProviderPort):
             decisions=decisions,
             limiter=limiter,
             cache=cache,
+            ledger=ledger,
         )
         router._reloading = Reloading(router._succession, main, trial, every_s)
         return router
@@ -145,7 +152,8 @@ class Router(ProviderPort):
         deadline = started + deployment.policy.timeouts.total_s
         if request.call.deadline is not None:
             deadline = min(deadline, request.call.deadline)
-        request = replace(request, call=Call(id=uuid.uuid4().hex, deadline=deadline))
+        call = Call(id=uuid.uuid4().hex, deadline=deadline, runs=RunBudget.open_for(self))
+        request = replace(request, call=call)
         note = Note(self.decisions, request, deployment.policy.name)
         with note, telemetry.request_span(request, deployment.policy.name) as span:
             if self._reloading is not None:
@@ -169,8 +177,7 @@ class Router(ProviderPort):
             plan = await patience.plan()
             note.decided(plan)
             span.decided(plan)
-            if plan.limits != request.limits:
-                request = replace(request, limits=plan.limits)
+            request = replace(request, limits=plan.limits, call=replace(request.call, rule=plan.rule))
             try:
                 reply = await deployment.chain(plan, self._measured, self._health).send(request)
             except DevSynthError as error:
@@ -182,13 +189,33 @@ class Router(ProviderPort):
 
     def _where_kept(self) -> ResponseCache:
         """The cache, opened when the first policy comes that has a rule for it."""
-        from .stores import ResponseCache  # noqa: PLC0415 - diskcache, only for those who keep answers
+        from .stores.response_cache import ResponseCache  # noqa: PLC0415 - diskcache, only for those who keep answers
 
         if isinstance(self._cache, ResponseCache):
             return self._cache
         if self._opened_cache is None:
             self._opened_cache = ResponseCache(directory=self._cache)
         return self._opened_cache
+
+    def _where_booked(self, policy: Policy) -> Ledger | None:
+        """The ledger, opened when the first policy comes that needs it."""
+        from .stores.places import state_directory  # noqa: PLC0415 - as above
+        from .stores.sqlite_ledger import SqliteLedger  # noqa: PLC0415
+
+        if self._ledger is None and not policy.has_accounts:
+            return None
+        if not isinstance(self._ledger, str | Path | None):
+            return self._ledger
+        if self._opened_ledger is None:
+            self._opened_ledger = SqliteLedger(self._ledger or state_directory() / "ledger.sqlite3")
+        return self._opened_ledger
+
+    def budget(self, usd: float | None = None, *, tokens: int | None = None, calls: int | None = None) -> RunBudget:
+        """What the code inside ``with router.budget(usd=2.0):`` may use, over all requests that begin there.
+
+        Beyond it, ``BudgetExceeded`` is raised, and nothing is sent. One inside another can not give more than is left.
+        """
+        return RunBudget(self, usd=usd, tokens=tokens, calls=calls)
 
     def _learn(self, request: Request) -> None:
         """How fast models are, from all attempts at *request*."""
@@ -287,7 +314,8 @@ class Router(ProviderPort):
         finally:
             if self.decisions is not None:
                 await asyncio.to_thread(self.decisions.flush)
-            if self._opened_cache is not None:
-                await self._opened_cache.aclose()
+            for opened in (self._opened_cache, self._opened_ledger):
+                if opened is not None:
+                    await opened.aclose()
             if self._sync is not None:
                 self._sync.stop()  # last: it ends the loop that this may be running on

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar, Unpack, cast
 
 from .errors import ConfigurationError, ProviderUnavailable, StreamInterrupted
 from .port import ProviderPort
-from .types import MAX_TOKENS, TEMPERATURE, Context, Message, Options, Parameters, Request, Response
+from .types import MAX_TOKENS, TEMPERATURE, Context, Message, Options, Parameters, Request, Response, RunBudget
 
 T = TypeVar("T")
 
@@ -117,12 +117,18 @@ class SyncRouter:
 
     def reload(self) -> None:
         """Have a router read its policy again, as ``Router.reload`` does."""
-        again = getattr(self._provider, "reload", None)
-        if again is None:
-            raise ConfigurationError(
-                f"{self._provider.model.name!r} is a provider alone: it has no policy to read again"
-            )
-        self._run(again())
+        self._run(self._of_a_router("reload")())
+
+    def budget(self, usd: float | None = None, *, tokens: int | None = None, calls: int | None = None) -> RunBudget:
+        """What the code inside its ``with`` may use, as ``Router.budget`` has it."""
+        budget: RunBudget = self._of_a_router("budget")(usd, tokens=tokens, calls=calls)
+        return budget
+
+    def _of_a_router(self, name: str) -> Any:
+        own = getattr(self._provider, name, None)
+        if own is None:
+            raise ConfigurationError(f"{self._provider.model.name!r} is a provider alone, not a router: no {name} here")
+        return own
 
     def close(self) -> None:
         """Close the provider, and end the thread."""

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from devsynth_providers import ChatRequest, ConfigurationError, Model, Router, StreamInterrupted
+from devsynth_providers import ChatRequest, ConfigurationError, Model, ResponseCache, Router, StreamInterrupted
 from devsynth_providers.errors import ProviderUnavailable
-from devsynth_providers.stores import ResponseCache
 from devsynth_providers.testing import ScriptedProvider
 from devsynth_providers.types import Chunk, Keep, Tenant, ToolCallPart, Usage, fingerprint
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import pytest
 import trustme
@@ -17,14 +17,13 @@ from devsynth_providers.providers._litellm import load
 from .faults import bodies, statuses, streams, vectors
 from .faults.cuts import RECORDINGS, wrong_with
 from .faults.paths import PATHS
-from .faults.play import far_side, met_on, play, provider, well
+from .faults.play import FarSide, far_side, met_on, play, provider, well
 from .faults.rows import Lane, Row, Wire
 from .faults.rules import broken
 from .loopback import Loopback
 
 ROWS = [*statuses.ROWS, *bodies.ROWS, *streams.ROWS, *vectors.ROWS]
 AT_ONCE = 12
-FarSide = tuple[Loopback, Mapping[str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,7 @@ async def test_a_fault_ends_as_it_must(
 async def test_a_stream_that_is_cut_anywhere_is_whole_interrupted_or_anothers(
     wire: Wire, lane: Lane, then: str, far: FarSide
 ) -> None:
-    server, _ = far
+    server = far[0]
     recording = RECORDINGS[wire]
 
     async def some(first: int) -> list[str]:

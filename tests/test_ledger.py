@@ -286,7 +286,11 @@ class TestCrash:
             asyncio.run(ledger.reserve(entry("child"), [PURSE]))
             os._exit(0 if asyncio.run(ledger.spent_micros(PURSE)) == 200 else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert asyncio.run(ledger.settle("parent", 1, PAID))
+
+        async def settled() -> bool:
+            return await ledger.settle("parent", 1, PAID)
+
+        assert asyncio.run(settled())
         asyncio.run(ledger.aclose())
 
 

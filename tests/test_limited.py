@@ -16,9 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from typing_extensions import override
 
 from devsynth_providers import (
-    Budget,
     ChatRequest,
-    ConfigurationError,
     LimitReached,
     Policy,
     ProviderError,
@@ -469,11 +467,6 @@ class TestRefusals:
             assert server.most_at_once == 2
 
         run_virtually(main())
-
-
-def test_what_no_router_can_hold_yet_is_refused_still() -> None:
-    with pytest.raises(ConfigurationError, match="has budgets, which no router of this version can hold"):
-        Router(replace(policy(M), budgets=(Budget(scope="router", limit_usd=1),)), {"m": Server()})
 
 
 def test_embeddings_wait_as_well() -> None:

@@ -613,7 +613,7 @@ def test_code_without_an_event_loop_reloads_too(file: Path, registry: ProviderRe
         router.sync.reload()
     router.sync.close()
     alone = ScriptedProvider()
-    with pytest.raises(ConfigurationError, match="has no policy to read again"):
+    with pytest.raises(ConfigurationError, match="is a provider alone, not a router: no reload here"):
         SyncRouter(alone).reload()
 
 

@@ -19,8 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from devsynth_providers import ConfigurationError
-from devsynth_providers.stores import ResponseCache
+from devsynth_providers import ConfigurationError, ResponseCache
 from devsynth_providers.stores.secret import secret_of
 from devsynth_providers.stores.strict_disk import DATABASE
 
@@ -338,7 +337,7 @@ class TestWhatGoesWrong:
     def test_a_full_disk_keeps_nothing_and_still_answers(self, place: Path) -> None:
         script = """
             import asyncio, resource, signal, sys
-            from devsynth_providers.stores import ResponseCache
+            from devsynth_providers import ResponseCache
 
             async def main():
                 kept = ResponseCache(60, directory=sys.argv[1], secret=b"s" * 32)

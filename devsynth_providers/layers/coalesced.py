@@ -7,7 +7,7 @@ import asyncio
 from typing_extensions import override
 
 from .. import telemetry
-from ..errors import BudgetExceeded, ProviderError
+from ..errors import NotPaid, ProviderError
 from ..flights import Flight, Flights
 from ..port import ProviderPort
 from ..reply import Reply
@@ -74,7 +74,7 @@ async def _heard(flight: Flight, request: Request) -> Reply:
         await flight.more(listener, 0)
     except BaseException as error:
         await flight.leave(listener)
-        if isinstance(error, ProviderError | BudgetExceeded):
+        if isinstance(error, ProviderError | NotPaid):
             error.attempts = tally.attempts
         raise
     inner = flight.reply

@@ -10,10 +10,10 @@ from typing_extensions import override
 from .. import telemetry
 from ..errors import (
     AllProvidersFailed,
-    BudgetExceeded,
     ContentFiltered,
     ContextTooLong,
     InvalidRequest,
+    NotPaid,
     ProviderError,
 )
 from ..port import ProviderPort
@@ -57,7 +57,7 @@ class FallbackProvider(ProviderPort):
     @override
     async def send(self, request: Request) -> Reply:
         request, errors = request.begun(), list[ProviderError]()
-        unpaid: BudgetExceeded | None = None
+        unpaid: NotPaid | None = None
         asked = set[str]()
         able = self._able(request)
         for provider in able:
@@ -65,7 +65,9 @@ class FallbackProvider(ProviderPort):
                 continue
             try:
                 reply = await provider.send(request if provider is able[-1] else _leaving_time(request))
-            except BudgetExceeded as error:
+            except NotPaid as error:
+                if not error.passes_on:
+                    raise
                 unpaid = error
             except ProviderError as error:
                 failed = error.exceptions if isinstance(error, AllProvidersFailed) else (error,)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing_extensions import override
 
-from ..analysis import estimate_tokens
+from ..accounts import worst_micros
 from ..errors import BudgetExceeded
 from ..reply import Reply
-from ..types import ChatRequest, Request
+from ..types import Request
 from .wrapper import Wrapper
 
 
 class Metered(Wrapper):
     """Let an attempt begin only if the request can still pay for the worst it may cost.
 
-    The worst is the whole prompt and as many tokens of answer as were asked for, each of the dearest class; it is set
-    aside until the attempt has ended. What others may have cost, or may yet, is in the request's tally; a model whose
-    price is not known can promise nothing, and is refused.
+    The worst is set aside until the attempt has ended. What others may have cost, or may yet, is in the request's
+    tally; a model whose price is not known can promise nothing, and is refused.
     """
 
     @override
@@ -34,8 +33,7 @@ class Metered(Wrapper):
         return reply.on_finish(lambda *_: tally.hold(-worst))
 
     def _worst_micros(self, request: Request, ceiling_micros: int) -> int:
-        output_tokens = request.max_tokens if isinstance(request, ChatRequest) else 0
-        worst, tally = self.model.worst_micros(estimate_tokens(request.text), output_tokens), request.call.tally
+        worst, tally = worst_micros(request, self.model), request.call.tally
         if worst is not None and tally.spent_micros + worst <= ceiling_micros:
             return worst
         if worst is None:
@@ -45,5 +43,6 @@ class Metered(Wrapper):
                 f"{self.model.name} could cost ${worst / 1_000_000:.6f}, of ${ceiling_micros / 1_000_000:.6f} "
                 f"for this request ${tally.spent_micros / 1_000_000:.6f} is spent"
             )
-        refusal.attempts = tally.attempts
+        refusal.attempts, refusal.limit_usd = tally.attempts, ceiling_micros / 1_000_000
+        refusal.spent_usd = tally.spent_micros / 1_000_000
         raise refusal

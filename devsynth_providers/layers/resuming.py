@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from .. import telemetry
 from ..analysis import estimate_tokens
-from ..errors import BudgetExceeded, ContentFiltered, ProviderError, StreamInterrupted
+from ..errors import ContentFiltered, NotPaid, ProviderError, StreamInterrupted
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import ChatRequest, Chunk, Message, Request, Usage
@@ -192,8 +192,10 @@ class _Answer:
             try:
                 with self._way_back():
                     self._half = await provider.send(request)
-            except BudgetExceeded as unpaid:
+            except NotPaid as unpaid:
                 why = unpaid.kind
+                if not unpaid.passes_on:
+                    return why
             except ProviderError as error:
                 self._failed.add(provider.model.name)
                 why = error.kind

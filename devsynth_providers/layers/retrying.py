@@ -9,7 +9,7 @@ import random
 from typing_extensions import override
 
 from .. import telemetry
-from ..errors import BudgetExceeded, CircuitOpen, LimitReached, ProviderError
+from ..errors import CircuitOpen, LimitReached, NotPaid, ProviderError
 from ..health import RetryBudget
 from ..port import ProviderPort
 from ..reply import Reply
@@ -44,7 +44,7 @@ class Retrying(Wrapper):
         for attempt in itertools.count(1):
             try:
                 return await self.inner.send(request)
-            except BudgetExceeded:
+            except NotPaid:
                 if error is None:
                     raise
                 wait_s = None  # one more try can not be paid: what is to be told is why the last one failed

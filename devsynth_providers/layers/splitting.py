@@ -15,9 +15,9 @@ from .. import telemetry
 from ..analysis import estimate_tokens
 from ..errors import (
     AllProvidersFailed,
-    BudgetExceeded,
     ContextTooLong,
     MalformedResponse,
+    NotPaid,
     ProviderError,
     RequestRejected,
 )
@@ -112,7 +112,7 @@ class _Batch:
             for worker in self._workers:
                 worker.cancel()
             await asyncio.gather(*self._workers, return_exceptions=True)
-        if isinstance(self._failure, ProviderError | BudgetExceeded):
+        if isinstance(self._failure, ProviderError | NotPaid):
             self._failure.attempts = self._request.call.tally.attempts  # with those of the parts that were cancelled
         if self._failure is not None:
             raise self._failure

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from typing_extensions import override
 
 from .. import telemetry
+from ..accounts import Book, Reservation
 from ..analysis import estimate_tokens
-from ..errors import DevSynthError, ProviderError
+from ..errors import DevSynthError, NotPaid, ProviderError
+from ..port import ProviderPort
 from ..reply import Reply
 from ..types import Attempt, ChatRequest, Model, Request, Usage
 from .wrapper import Wrapper
 
 
 class Traced(Wrapper):
-    """Write down every attempt that passes, however it ends: answered, failed, left early or cancelled.
+    """Write down every attempt that passes, however it ends: answered, failed, left early or cancelled. Where there is
+    a *book* it stands in the ledger before it is made; one that can not be paid is none.
 
     Usage that the provider did not report is estimated from the text, and marked so: an attempt that may have
     been billed is never counted as free.
     """
 
+    def __init__(self, inner: ProviderPort, book: Book | None = None) -> None:
+        super().__init__(inner)
+        self._book = book
+
     @override
     async def send(self, request: Request) -> Reply:
-        started, tally = asyncio.get_running_loop().time(), request.call.tally
+        tally = request.call.tally
         if (number := tally.number()) != request.call.attempt:
             request = request.on(attempt=number)
+        reserved = None if self._book is None else await self._reserved(self._book, request)
+        started = asyncio.get_running_loop().time()
         with telemetry.attempt_span(request, self.model) as span:
             try:
                 reply = await self.inner.send(request)
@@ -36,17 +46,30 @@ class Traced(Wrapper):
                     error.provider, error.model = self.model.provider, self.model.name
                     error.attempts = tally.attempts
                 span.finish(failed, "", error)
+                written = None if reserved is None else reserved.settle(failed)
+                if written is not None and not isinstance(error, asyncio.CancelledError):
+                    await written
                 raise
 
-        def finish(reply: Reply, error: BaseException | None) -> None:
+        def finish(reply: Reply, error: BaseException | None) -> Awaitable[object] | None:
             done = self._attempt(request, started, span, error, reply)
             reply.usage = done.usage
             tally.ended(done)
             reply.attempts = tally.attempts
             span.finish(done, reply.response_model, error)
+            return None if reserved is None else reserved.settle(done)
 
         reply.attempts = tally.attempts
         return reply.since(started).on_finish(finish)
+
+    async def _reserved(self, book: Book, request: Request) -> Reservation | None:
+        tally = request.call.tally
+        try:
+            return await book.reserve(request, self.model)
+        except NotPaid as refusal:
+            tally.unmade(request.call.attempt)
+            refusal.attempts = tally.attempts
+            raise
 
     def _attempt(
         self,

@@ -36,10 +36,6 @@ def contradictions(policy: Policy, providers: Collection[str] | None = None) -> 
     for index, entry in enumerate(policy.access):
         yield from _of_names(entry.models or (), models, ("access", index, "models"), "this entry of access")
     yield from _of_access(policy)
-    if policy.budgets:
-        yield Contradiction(
-            ("budgets",), "no router of this version holds budgets: it refuses this policy", warning=True
-        )
     for key in policy.limits:
         known = {*models, *(model.provider for model in models.values())}
         if key not in known:

@@ -45,6 +45,11 @@ class Policy:
     budgets: tuple[Budget, ...] = ()
     tests: tuple[Example, ...] = ()
 
+    @property
+    def has_accounts(self) -> bool:
+        """Whether there are budgets that are spent over more than one request."""
+        return any(budget.per != "call" for budget in self.budgets)
+
     def plan(self, facts: Facts, conditions: Conditions = Conditions()) -> Plan:
         """Choose the models for a request, in order: the first rule that holds decides.
 
@@ -60,6 +65,9 @@ class Policy:
             limits = limits.tightest(entry)
             if entry.models is not None:
                 allowed = frozenset(entry.models) if allowed is None else allowed & frozenset(entry.models)
+        for budget in self.budgets:
+            if budget.per == "call":
+                limits = limits.tightest(Limits(max_cost_usd=budget.limit_usd))
         if conditions.budget_left_usd is not None:
             limits = limits.tightest(Limits(max_cost_usd=max(0.0, conditions.budget_left_usd)))
         candidates, rejected = judge(entries, facts, limits, conditions, allowed)

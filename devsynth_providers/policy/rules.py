@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime
 from functools import cache, lru_cache
 from typing import Annotated, ClassVar, Literal
-from zoneinfo import ZoneInfo
 
 from annotated_types import Ge, Len, MinLen
 from typing_extensions import override
@@ -14,6 +13,7 @@ from typing_extensions import override
 from ..errors import ConfigurationError
 from ..types import STRICT, Ability, Conduct, Limits
 from .facts import Conditions, Facts
+from .zones import zone_of
 
 Order = Literal["listed", "cheapest", "fastest", "best"]
 Name = Annotated[str, MinLen(1)]
@@ -61,7 +61,7 @@ class TimeOfDay:
     def __post_init__(self) -> None:
         if _minutes(self.from_) == _minutes(self.to):
             raise ConfigurationError("from and to are the same moment; for the whole day leave both out")
-        _zone(self.zone)
+        zone_of(self.zone)
 
     @property
     def on_the_quarter(self) -> bool:
@@ -70,7 +70,7 @@ class TimeOfDay:
 
     def there(self, now: datetime) -> datetime:
         """*now* by the clocks of the zone."""
-        return now.astimezone(_zone(self.zone))
+        return now.astimezone(zone_of(self.zone))
 
     def holds(self, now: datetime | None) -> bool:
         """Whether *now*, which knows its time zone, is in it."""
@@ -88,7 +88,7 @@ class TimeOfDay:
 @lru_cache(maxsize=64)
 def _clock(zone: str, minute: int) -> tuple[int, int]:
     """The minute of the day and the day of the week in *zone*, so many minutes after 1970: the same for all rules."""
-    there = datetime.fromtimestamp(minute * 60, _zone(zone))
+    there = datetime.fromtimestamp(minute * 60, zone_of(zone))
     return there.hour * 60 + there.minute, there.weekday()
 
 
@@ -97,19 +97,6 @@ def no_text(owner: object, *names: str) -> None:
     for name in names:
         if isinstance(getattr(owner, name), str):
             raise ConfigurationError(f"{name} is a tuple of names, not a text: ({getattr(owner, name)!r},)")
-
-
-@cache
-def _zone(name: str) -> tzinfo:
-    if name == "UTC":
-        return UTC  # also on machines that have no table of the others
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ConfigurationError(
-            f"no time zone is called {name!r}; write UTC, or one like Europe/Berlin (of machines that have no table of "
-            "them, after pip install tzdata)"
-        ) from None
 
 
 @cache

@@ -12,6 +12,7 @@ from typing_extensions import override
 from ..errors import ConfigurationError
 from ..types import STRICT, Limits, Price, Share, Usd
 from .rules import Name, Names, Need, Number, no_text
+from .zones import zone_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +44,32 @@ class RateLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What may be spent for each project, role or task, or by a router in all, in each hour, day, week or month."""
+    """What may be spent for each project, role or task, or by all who use the policy, in each span of time, by the
+    clocks of *zone*; per ``call``, it is a ceiling for each request.
+
+    When it is spent, requests fail (``refuse``), are passed to models that can still be paid or are free (``degrade``),
+    or are answered all the same, with a warning (``warn``). *when_unavailable* says what becomes of them where the
+    ledger can not be written.
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
-    scope: Literal["project", "role", "task", "router"]
+    scope: Literal["project", "role", "task", "policy"]
     limit_usd: Annotated[Usd, Gt(0)]
-    per: Literal["hour", "day", "week", "month", "total"] = "day"
-    when_spent: Literal["refuse", "degrade"] = "refuse"
+    per: Literal["call", "hour", "day", "week", "month", "total"] = "day"
+    when_spent: Literal["refuse", "degrade", "warn"] = "refuse"
+    when_unavailable: Literal["refuse", "allow"] = "refuse"
+    zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        zone_of(self.zone)
+        if self.per == "call" and self.when_spent == "warn":
+            raise ConfigurationError("per: call is a ceiling that holds before a call is made: it can not warn")
+
+    @property
+    def limit_micros(self) -> int:
+        """The limit in millionths of a USD."""
+        return round(self.limit_usd * 1_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,1 @@
-"""What outlives a call: the cache of answers. Each foreign library that keeps things has its door here."""
-
-from .response_cache import CacheStatistics as CacheStatistics
-from .response_cache import ResponseCache as ResponseCache
+"""What outlives a call: answers that are kept, and the ledger. Each foreign library for that has its door here."""

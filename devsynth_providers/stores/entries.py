@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Literal, NamedTuple, Protocol
@@ -78,8 +78,9 @@ class Ledger(Protocol):
         """Write *entry* down and take its worst case out of all *purses*, or, if one that is binding has too little, do
         neither and say which. Raises ``LedgerUnavailable`` if it can not be written."""
 
-    async def settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
-        """Put what it has really cost in place of the worst case. False if it was settled before, or is not there."""
+    def settle(self, call: str, attempt: int, outcome: Outcome) -> Awaitable[bool]:
+        """Put what it has really cost in place of the worst case. False if it was settled before, or is not there. It
+        begins at once, and is done also where nobody awaits it."""
 
     async def spent_micros(self, purse: Purse) -> int:
         """What is spent of *purse*, with what is reserved."""

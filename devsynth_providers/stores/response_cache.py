@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ConfigurationError
+from .places import cache_directory
 from .secret import secret_of
 from .strict_disk import DATABASE, Refused, StrictDisk, inspect
 from .worker import Worker
@@ -223,8 +224,7 @@ class ResponseCache:
 
 def default_directory() -> Path:
     """Where the user's caches are, by the XDG base directories."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "devsynth_providers" / "answers"
+    return cache_directory() / "answers"
 
 
 def private(directory: Path) -> Path:

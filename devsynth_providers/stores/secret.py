@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from .places import state_directory
 
 KEY_BYTES = 32
 
@@ -15,8 +16,7 @@ def secret_of(file: Path | None = None) -> bytes:
     """The key in *file*, made there the first time; by default ``devsynth_providers/cache.key`` in the user's state, by
     the XDG base directories. Raises ``ConfigurationError`` if it is no key, or others may read it."""
     if file is None:
-        base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-        file = Path(base) / "devsynth_providers" / "cache.key"
+        file = state_directory() / "cache.key"
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make(file)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -44,8 +46,8 @@ class SqliteLedger:
     async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
         return await self._done(lambda: self._reserve(entry, purses))
 
-    async def settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
-        return await self._done(lambda: self._settle(call, attempt, outcome))
+    def settle(self, call: str, attempt: int, outcome: Outcome) -> Awaitable[bool]:
+        return self._done(lambda: self._settle(call, attempt, outcome))
 
     async def spent_micros(self, purse: Purse) -> int:
         return await self._done(lambda: self._balance(self._opened(), purse))
@@ -58,9 +60,16 @@ class SqliteLedger:
         await self._worker.done(self._close)
         self._worker.close()
 
-    async def _done(self, work: Callable[[], T]) -> T:
+    def _done(self, work: Callable[[], T]) -> Awaitable[T]:
+        """What *work* returns, which begins at once, whether or not anybody awaits it."""
         try:
-            return await self._worker.done(work)
+            return self._told(self._worker.put(work))
+        except RuntimeError as error:  # the interpreter ends
+            raise LedgerUnavailable(f"the ledger {self.file} can not be used: {error}") from None
+
+    async def _told(self, done: Future[T]) -> T:
+        try:
+            return await asyncio.wrap_future(done)
         except sqlite3.Error as error:
             why = str(error)
         raise LedgerUnavailable(f"the ledger {self.file} can not be used: {why}")

@@ -35,6 +35,7 @@ from .request import (
     ToolCall,
     take_context,
 )
+from .run_budget import RunBudget
 from .settings import Network, Retry, Timeouts, Tls
 from .tally import Tally
 
@@ -76,6 +77,7 @@ __all__ = [
     "Response",
     "Retry",
     "Role",
+    "RunBudget",
     "Share",
     "Tally",
     "Tenant",

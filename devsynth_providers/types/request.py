@@ -15,6 +15,7 @@ from ..errors import InvalidRequest
 from .left_out import MAX_TOKENS, TEMPERATURE
 from .model import Seconds, Share, Usd
 from .options import NOT_PARAMETERS, Options, refuse_near_misses
+from .run_budget import RunBudget
 from .tally import Tally
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -116,11 +117,14 @@ class Call:
     """How far a request has come: filled in by the layers, left alone by callers.
 
     *deadline* is a moment on the event loop's clock; *attempt* is the number of the one being made, and *reason*
-    why it is made; *tally* is what all of them come to.
+    why it is made; *tally* is what all of them come to. *rule* is who decided, and *runs* are the budgets of the code
+    that asks.
     """
 
     id: str = ""
     deadline: float | None = None
+    rule: str = ""
+    runs: tuple[RunBudget, ...] = ()
     attempt: int = 1
     reason: AttemptReason = "primary"
     tally: Tally = field(default_factory=Tally, compare=False, repr=False)

@@ -26,6 +26,11 @@ class Tally:
         self.begun += 1
         return self.begun
 
+    def unmade(self, number: int) -> None:
+        """The attempt that had this *number* was not made: the next may have it, unless another has begun since."""
+        if number == self.begun:
+            self.begun -= 1
+
     def ended(self, attempt: Attempt) -> None:
         """It has ended, however it did."""
         self._attempts.append(attempt)

@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from devsynth_providers import Keep, Policy, ProviderPort, Reply, Request, ResponseCache, Retry, Router, Rule, Timeouts
+from devsynth_providers import (
+    Keep,
+    Policy,
+    ProviderPort,
+    Reply,
+    Request,
+    ResponseCache,
+    Retry,
+    Router,
+    Rule,
+    SqliteLedger,
+    Timeouts,
+)
 from devsynth_providers.layers.wrapper import Wrapper
 
 from .rows import EMBEDS, PROMPT, Lane, Way
@@ -15,12 +27,13 @@ from .rows import EMBEDS, PROMPT, Lane, Way
 
 @dataclass(frozen=True)
 class Setting:
-    """What a provider is put into: the models that are to be asked in turn, how long and how often, and where answers
-    are kept, if they are."""
+    """What a provider is put into: the models that are to be asked in turn, how long and how often, where attempts are
+    written down, and where answers are kept, if they are."""
 
     providers: Sequence[ProviderPort]
     timeouts: Timeouts
     retry: Retry
+    ledger: SqliteLedger
     cache: ResponseCache | None
 
 
@@ -47,7 +60,8 @@ def _router(setting: Setting) -> ProviderPort:
         timeouts=setting.timeouts,
         retry=setting.retry,
     )
-    return Router(policy, {each.model.name: each for each in setting.providers}, cache=setting.cache)
+    providers = {each.model.name: each for each in setting.providers}
+    return Router(policy, providers, cache=setting.cache, ledger=setting.ledger)
 
 
 THROUGH = {

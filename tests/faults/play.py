@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,6 +23,7 @@ from devsynth_providers import (
     Response,
     ResponseCache,
     Retry,
+    SqliteLedger,
 )
 from devsynth_providers.providers.base import BaseProvider
 
@@ -34,6 +36,7 @@ from .rows import KEY, LONG, Lane, Row, Wire
 WELL = "b0 b1"
 """What the model says that is asked when the first has failed."""
 WELL_VECTORS = ([0.5, 0.5], [0.5, -0.5])
+FarSide = tuple[Loopback, Mapping[str, str], SqliteLedger]
 _number = itertools.count(1)
 
 
@@ -53,6 +56,9 @@ class Cell:
     client_left: bool = True
     kept: int = 0
     """How many answers, or vectors, are in the cache afterwards."""
+    booked: list[tuple[Any, ...]] = field(default_factory=list)
+    """What stands in the ledger: of each attempt its number, model and reason, what it cost in micro-USD, its error, and
+    the tokens in and out."""
 
     @property
     def response(self) -> Response | None:
@@ -65,9 +71,11 @@ class Cell:
 
 
 @contextmanager
-def far_side(**others: str) -> Iterator[tuple[Loopback, Mapping[str, str]]]:
-    """The server that all cells share, and the URLs of those that take no request at all, beside *others*."""
+def far_side(**others: str) -> Iterator[FarSide]:
+    """What all cells share: the server, the URLs of those that take no request at all, beside *others*, the ledger."""
     with ExitStack() as stack:
+        ledger = SqliteLedger(f"{stack.enter_context(TemporaryDirectory())}/ledger.db")
+        stack.callback(lambda: asyncio.run(ledger.aclose()))
         server = stack.enter_context(Loopback())
         mail = stack.enter_context(talker(b"220 mail.test ESMTP\r\n"))
         deaf = stack.enter_context(_deaf())
@@ -83,6 +91,7 @@ def far_side(**others: str) -> Iterator[tuple[Loopback, Mapping[str, str]]]:
                 "mail": f"http://127.0.0.1:{mail}/v1",
                 **others,
             },
+            ledger,
         )
 
 
@@ -100,9 +109,9 @@ def _deaf() -> Iterator[int]:
         yield deaf.getsockname()[1]
 
 
-async def play(row: Row, path: Path, lane: Lane, far: tuple[Loopback, Mapping[str, str]]) -> Cell:
+async def play(row: Row, path: Path, lane: Lane, far: FarSide) -> Cell:
     """What comes of *row* when it is met on *path* by *lane*."""
-    server, elsewhere = far
+    server, elsewhere, ledger = far
     name = f"cell{next(_number)}"
     faulty, behind = server.at(f"{name}-a").script(row.sent), server.at(f"{name}-b").script(well)
     url = elsewhere[row.where] if row.where else faulty.url
@@ -113,7 +122,7 @@ async def play(row: Row, path: Path, lane: Lane, far: tuple[Loopback, Mapping[st
     settings |= {"window": row.window, "timeout": LONG}
     providers += [provider(row.wire, "direct", behind.url, f"{name}-b", each, **settings) for each in more]
     async with _cache(path) as cache:
-        caller = Caller(path.through.make(Setting(providers, row.clocks, retry, cache)))
+        caller = Caller(path.through.make(Setting(providers, row.clocks, retry, ledger, cache)))
         cell = Cell(row, path, lane, name, faulty, behind, caller)
         if row.partial is not None:
             caller.on_text = lambda text: faulty.heard.set() if text == row.partial else None
@@ -130,7 +139,18 @@ async def play(row: Row, path: Path, lane: Lane, far: tuple[Loopback, Mapping[st
         if cache is not None:
             await cache.flush()
             cell.kept = cache.statistics.stored
+    cell.booked = await _booked(ledger, name)
     return cell
+
+
+async def _booked(ledger: SqliteLedger, name: str) -> list[tuple[Any, ...]]:
+    await ledger.recover()  # waits for its turn: what came before is written
+    with closing(sqlite3.connect(ledger.file)) as database:
+        return database.execute(
+            "SELECT attempt, model, reason, cost_micros, error, input_tokens, output_tokens FROM entries"
+            " WHERE model IN (?, ?) ORDER BY attempt",
+            (f"{name}-a", f"{name}-b"),
+        ).fetchall()
 
 
 @asynccontextmanager

@@ -179,6 +179,24 @@ def keeps_what_is_whole(cell: Cell, spans: Spans) -> Iterator[str]:
         yield f"{cell.kept} answers are kept, not {wanted}"
 
 
+def stands_in_the_ledger(cell: Cell, spans: Spans) -> Iterator[str]:
+    """Each attempt once, as it is told: who, why, what it cost and used, and how it ended."""
+    told = [
+        (
+            each.number,
+            each.model,
+            each.reason,
+            each.cost_micros,
+            each.error,
+            each.usage.input_tokens,
+            each.usage.output_tokens,
+        )
+        for each in sorted(_attempts(cell), key=lambda attempt: attempt.number)
+    ]
+    if cell.path.through.traced and cell.booked != told:
+        yield f"the ledger has {cell.booked}, and told is {told}"
+
+
 RULES: tuple[Rule, ...] = (
     comes_of_it,
     asks_as_often_as_it_may,
@@ -186,6 +204,7 @@ RULES: tuple[Rule, ...] = (
     tells_its_attempts,
     leaves_one_trace,
     keeps_what_is_whole,
+    stands_in_the_ledger,
 )
 
 

@@ -1,0 +1,211 @@
+"""Who pays for an attempt: the budgets of the policy, whose accounts a ledger keeps, and those that code has opened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from . import telemetry
+from .analysis import estimate_tokens
+from .errors import BudgetExceeded, LedgerUnavailable
+from .policy import Budget, Policy
+from .policy.zones import zone_of
+from .stores.entries import Entry, Ledger, Outcome, Purse, Spent, ends_at, period_of
+from .types import Attempt, ChatRequest, Model, Request, RunBudget
+
+NOT_SETTLED = "an attempt stays in the ledger as what it could have cost at most: %s"
+_log = logging.getLogger("devsynth_providers")
+
+
+def worst_micros(request: Request, model: Model) -> int | None:
+    """What an attempt at *request* may cost at most: the whole prompt, and as many tokens of answer as were asked for,
+    each of the dearest class. ``None`` where no price is known."""
+    return model.worst_micros(estimate_tokens(request.text), _answer_tokens(request))
+
+
+def _answer_tokens(request: Request) -> int:
+    return request.max_tokens if isinstance(request, ChatRequest) else 0
+
+
+class Book:
+    """What the router of one *policy* writes down of attempts, and what it lets them cost.
+
+    Each is written into the *ledger* before it is made, with the worst that it may cost, which is taken from all
+    budgets that it falls under, or from none; and after it, what it has cost. Requests that name no project share an
+    account, as if it were one, and so it is with roles and tasks. What costs nothing is never refused. Without a ledger
+    only the budgets of code hold.
+    """
+
+    def __init__(self, ledger: Ledger | None, policy: Policy, *, clock: Callable[[], float] = time.time) -> None:
+        self._ledger = ledger
+        self._policy = policy.name
+        self._budgets = tuple(budget for budget in policy.budgets if budget.per != "call")
+        self._lease_s = policy.timeouts.total_s
+        self._clock = clock
+
+    async def reserve(self, request: Request, model: Model) -> Reservation | None:
+        """Let the attempt begin that *request* says the number of. Raises ``BudgetExceeded``, and ``LedgerUnavailable``
+        where a budget has to hold and nothing can be written; ``None`` if nobody counts."""
+        if self._ledger is None and not request.call.runs:
+            return None
+        worst = worst_micros(request, model)
+        reserved = Reservation(self._ledger, request, worst or 0)
+        for run in request.call.runs:
+            try:
+                run.take(worst, reserved.tokens)
+            except BaseException:
+                reserved.give_back()
+                raise
+            reserved.runs.append(run)
+        if self._ledger is not None:
+            try:
+                reserved.written = await self._written(self._ledger, request, model, worst)
+            except BaseException as error:
+                reserved.give_back()
+                if isinstance(error, asyncio.CancelledError):  # it may have been written all the same
+                    reserved.settled_as(Outcome(cost_micros=0, basis="free", error="cancelled"))
+                raise
+        return reserved
+
+    async def _written(self, ledger: Ledger, request: Request, model: Model, worst: int | None) -> bool:
+        """Whether the entry stands in the ledger; if not, the budgets say that the attempt may be made all the same."""
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        paid = {_purse(budget, request, self._policy, now): budget for budget in self._budgets}
+        if worst == 0:
+            paid = {}
+        if worst is None and (strict := [each for each in paid.values() if each.when_spent != "warn"]):
+            raise _refusal(f"{model.name} has no known price, and a budget has to hold", strict[0])
+        try:
+            told = await ledger.reserve(self._entry(request, model, worst or 0), tuple(paid))
+        except LedgerUnavailable as error:
+            if any(each.when_unavailable == "refuse" for each in paid.values()):
+                raise
+            _log.warning("an attempt is not in the ledger: %s", error)
+            return False
+        for spent in told.over:
+            telemetry.event("budget.warned", **_facts(spent))
+            _log.warning("%s is over its budget: %s", spent.purse.account, _figures(spent))
+        if told.refused is not None:
+            telemetry.event("budget.rejected", **_facts(told.refused))
+            raise _exceeded(told.refused, paid[told.refused.purse], now, worst or 0, model)
+        return True
+
+    def _entry(self, request: Request, model: Model, worst: int) -> Entry:
+        call = request.call
+        due_s = None if call.deadline is None else call.deadline - asyncio.get_running_loop().time()
+        return Entry(
+            call=call.id,
+            attempt=call.attempt,
+            provider=model.provider,
+            model=model.name,
+            worst_micros=worst,
+            lease_s=self._lease_s if due_s is None else max(0.0, due_s),
+            project=request.project,
+            role=request.role,
+            task=request.task,
+            policy=self._policy,
+            rule=call.rule,
+            tags=request.tags,
+            reason=call.reason,
+        )
+
+
+class Reservation:
+    """What is set aside for one attempt, until it has ended."""
+
+    def __init__(self, ledger: Ledger | None, request: Request, micros: int) -> None:
+        self.tokens = estimate_tokens(request.text) + _answer_tokens(request)
+        self.runs: list[RunBudget] = []
+        self.written = False
+        self._ledger = ledger
+        self._call = request.call
+        self._micros = micros
+
+    def give_back(self) -> None:
+        """The attempt is not made."""
+        for run in self.runs:
+            run.count(-self._micros, -self.tokens, calls=-1)
+        self.runs.clear()
+
+    def settle(self, attempt: Attempt) -> Awaitable[object] | None:
+        """*attempt* has ended: what it has cost takes the place of what was set aside. Await it to know that it is
+        written down; that begins at once, and goes on also where nobody awaits it. It never fails."""
+        used, cost = attempt.usage, self._micros if attempt.cost_micros is None else attempt.cost_micros
+        for run in self.runs:
+            run.count(cost - self._micros, used.input_tokens + used.output_tokens - self.tokens)
+        if not self.written:
+            return None
+        return self.settled_as(
+            Outcome(
+                cost_micros=attempt.cost_micros,
+                basis=attempt.cost_basis,
+                usage=used,
+                error=attempt.error,
+                latency_s=attempt.latency_s,
+                first_token_s=attempt.first_token_s,
+                finish_reason=attempt.finish_reason,
+            )
+        )
+
+    def settled_as(self, outcome: Outcome) -> Awaitable[object] | None:
+        """Write *outcome* down."""
+        if self._ledger is None:
+            return None
+        try:
+            written = asyncio.ensure_future(self._ledger.settle(self._call.id, self._call.attempt, outcome))
+        except LedgerUnavailable as error:
+            _log.warning(NOT_SETTLED, error)
+            return None
+        written.add_done_callback(_complain)
+        return asyncio.gather(asyncio.shield(written), return_exceptions=True)
+
+
+def _complain(written: asyncio.Future[bool]) -> None:
+    if not written.cancelled() and (error := written.exception()) is not None:
+        _log.warning(NOT_SETTLED, error)
+
+
+def _purse(budget: Budget, request: Request, policy: str, now: datetime) -> Purse:
+    whose = {"project": request.project, "role": request.role, "task": request.task, "policy": policy}[budget.scope]
+    assert budget.per != "call"
+    period = period_of(budget.per, now, zone_of(budget.zone))
+    if budget.zone != "UTC" and budget.per != "total":
+        period = f"{period} {budget.zone}"
+    return Purse(f"{budget.scope}:{whose or ''}", period, budget.limit_micros, budget.when_spent != "warn")
+
+
+def _exceeded(spent: Spent, budget: Budget, now: datetime, worst: int, model: Model) -> BudgetExceeded:
+    assert budget.per != "call"
+    resets_at = ends_at(budget.per, now, zone_of(budget.zone))
+    until = "" if resets_at is None else f"; it begins anew at {resets_at.isoformat(timespec='minutes')}"
+    refusal = _refusal(
+        f"{spent.purse.account} has too little left: {model.name} could cost ${worst / 1_000_000:.6f}, and "
+        f"{_figures(spent)} per {budget.per}{until}",
+        budget,
+    )
+    refusal.account, refusal.resets_at = spent.purse.account, resets_at
+    refusal.limit_usd, refusal.spent_usd = budget.limit_usd, spent.spent_micros / 1_000_000
+    return refusal
+
+
+def _refusal(message: str, budget: Budget) -> BudgetExceeded:
+    refusal = BudgetExceeded(message)
+    refusal.account, refusal.passes_on = budget.scope, budget.when_spent == "degrade"
+    return refusal
+
+
+def _figures(spent: Spent) -> str:
+    return f"${spent.spent_micros / 1_000_000:.6f} of ${spent.purse.limit_micros / 1_000_000:.6f} is spent"
+
+
+def _facts(spent: Spent) -> dict[str, str | int]:
+    purse = spent.purse
+    return {
+        "account": purse.account,
+        "period": purse.period,
+        "limit_usd_micros": purse.limit_micros,
+        "spent_usd_micros": spent.spent_micros,
+    }
