@@ -35,6 +35,7 @@ class Answer:
     def __init__(self, response: aiohttp.ClientResponse, session: aiohttp.ClientSession) -> None:
         self._response = response
         self._session = session
+        _hear_of_its_end(response)
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -188,6 +189,34 @@ def _on_this_machine(host: str) -> bool:
     except ValueError:
         return host.rstrip(".").lower() == "localhost"
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _hear_of_its_end(response: aiohttp.ClientResponse) -> None:
+    """Let whoever reads *response* hear when its connection is closed.
+
+    Where a body turns out in its midst to be no HTTP, aiohttp (3.14) closes the connection and tells its reader
+    nothing: that one would wait until its clock runs out.
+    """
+    content, connection = response.content, response.connection
+    protocol = None if connection is None else connection.protocol
+    if protocol is None or content.is_eof():
+        return
+
+    def closed(_: object = None) -> None:
+        error = protocol.exception()
+        if error is not None and not content.is_eof() and content.exception() is None:
+            content.set_exception(error)
+
+    end: asyncio.Future[None] | None = getattr(protocol, "closed", None)
+    if end is None:  # it is closed already; or this is an older aiohttp, which does tell
+        closed()
+        return
+
+    def read() -> None:  # the connection goes on to the next
+        end.remove_done_callback(closed)
+
+    end.add_done_callback(closed)
+    content.on_eof(read)
 
 
 async def _told(work: Any, session: aiohttp.ClientSession) -> Any:

@@ -105,6 +105,8 @@ ANSWERS: list[Row] = [
         ProviderUnavailable, AGAIN, "U", ways=_NOT_STREAMED),
     row(37, "a chunk size that is none", _raw(b"zz\r\n%s\r\n" % _GOOD, headers=_CHUNKED), MalformedResponse, NEXT,
         "U", ways=_NOT_STREAMED, says="HTTP"),
+    row(37, "a chunk size that is none, later", Answer([b"5\r\n%s\r\n" % _GOOD[:5], b"zz\r\n"], headers=_CHUNKED,
+        pause_s=0.05), MalformedResponse, NEXT, "U", ways=_NOT_STREAMED, says="HTTP"),
     row(37, "in chunks", _raw(b"5\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (_GOOD[:5], len(_GOOD) - 5, _GOOD[5:]),
         headers=_CHUNKED), TEXT, ways=WHOLE),
     row(37, "broken gzip", _raw(gzip.compress(_GOOD)[:-20], headers={"content-encoding": "gzip"}), MalformedResponse,

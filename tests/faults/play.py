@@ -57,8 +57,8 @@ class Cell:
     kept: int = 0
     """How many answers, or vectors, are in the cache afterwards."""
     booked: list[tuple[Any, ...]] = field(default_factory=list)
-    """What stands in the ledger: of each attempt its number, model and reason, what it cost in micro-USD, its error, and
-    the tokens in and out."""
+    """What stands in the ledger: of each attempt its number, model, reason, cost in micro-USD and error, and the tokens
+    in and out."""
 
     @property
     def response(self) -> Response | None:
