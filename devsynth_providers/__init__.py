@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .analysis import (
         TaskFacts as TaskFacts,
     )
+    from .cost_tracker import CostTracker as CostTracker
     from .decisions import DecisionLog as DecisionLog
     from .deployment import stack as stack
     from .errors import (
@@ -254,6 +255,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analysis": "TaskAnalyzer TaskFacts",
+    "cost_tracker": "CostTracker",
     "decisions": "DecisionLog",
     "deployment": "stack",
     "errors": (

@@ -199,7 +199,7 @@ class Router(ProviderPort):
 
     def _where_booked(self, policy: Policy) -> Ledger | None:
         """The ledger, opened when the first policy comes that needs it."""
-        from .stores.places import state_directory  # noqa: PLC0415 - as above
+        from .stores.places import default_ledger  # noqa: PLC0415 - as above
         from .stores.sqlite_ledger import SqliteLedger  # noqa: PLC0415
 
         if self._ledger is None and not policy.has_accounts:
@@ -207,7 +207,7 @@ class Router(ProviderPort):
         if not isinstance(self._ledger, str | Path | None):
             return self._ledger
         if self._opened_ledger is None:
-            self._opened_ledger = SqliteLedger(self._ledger or state_directory() / "ledger.sqlite3")
+            self._opened_ledger = SqliteLedger(self._ledger or default_ledger())
         return self._opened_ledger
 
     def budget(self, usd: float | None = None, *, tokens: int | None = None, calls: int | None = None) -> RunBudget:

@@ -22,6 +22,7 @@ from devsynth_providers import (
     BudgetExceeded,
     ChatRequest,
     ConfigurationError,
+    CostTracker,
     DevSynthError,
     Health,
     Hedge,
@@ -305,6 +306,31 @@ class TestTheLedger:
         assert (await mine.complete("hi")).text == "ok"
         assert "stays in the ledger as what it could have cost at most: no space is left" in caplog.text
         await full.aclose()
+
+
+class TestCostTracker:
+    async def test_what_was_spent_elsewhere_stands_in_the_same_ledger(self, ledger: SqliteLedger) -> None:
+        await router(answering(), ledger=ledger).complete("hi", project="a")
+        with CostTracker(ledger.file) as tracker:
+            tracker.record("a", input_tokens=5, output_tokens=7, total_cost=0.01)
+            tracker.record(project_id=None, input_tokens=1, output_tokens=1, total_cost=0.5)
+            assert tracker.total_usd("a") == pytest.approx(COSTS_USD + 0.01)
+            assert (tracker.total_usd(None), tracker.total_usd("b")) == (0.5, 0.0)
+        written = rows(ledger.file, "project, provider, state, cost_micros, input_tokens, output_tokens, basis")[1]
+        assert written == ("a", "elsewhere", "settled", 10_000, 5, 7, "reported")
+
+    @pytest.mark.parametrize("wrong", [(-1, 0, 0.0), (0, 1.5, 0.0), (0, 0, float("nan")), (0, 0, -1), (True, 0, 0)])
+    def test_figures_that_can_not_be_are_refused(self, file: Path, wrong: Any) -> None:
+        with CostTracker(file) as tracker:
+            with pytest.raises(InvalidRequest, match="from 0 on"):
+                tracker.record("a", *wrong)
+            assert tracker.total_usd("a") == 0
+
+    def test_a_ledger_that_can_not_be_written_is_an_error_that_says_so(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        tracker = CostTracker(tmp_path / "file" / "ledger.db")
+        with pytest.raises(LedgerUnavailable, match="can not be used"):
+            tracker.record("a", 1, 1, 0.1)
 
 
 class TestOfRuns:

@@ -16,14 +16,15 @@ ROOT = Path(__file__).parent.parent
 
 PUBLIC = """
 Access AccessDenied AllProvidersFailed AnthropicProvider Assume Attempt AuthenticationError BaseProvider Budget
-BudgetExceeded Candidate ChatRequest Chunk CircuitOpen Conditions Conduct ConfigurationError ContentFiltered
-ContextTooLong DecisionLog DevSynthError EmbedRequest EmptyResponse Evidence Example Expect FREE Facts
-FallbackProvider Health Hedge InvalidRequest Keep LMStudioProvider Latency LimitReached Limits LiteLLMProvider
-LocalProvider MalformedResponse Message Model ModelNotFound Network NoModelFits NotConfigured OpenAIProvider
-OpenRouterProvider Plan Policy PolicyError Price ProviderError ProviderFactory ProviderPort ProviderRegistry
-ProviderTimeout ProviderUnavailable QuotaExhausted Range RateLimitError RateLimits Rejection Reply Request
-RequestRejected Response ResponseCache Retry Router Rule Setting Settings StreamInterrupted StubProvider SyncRouter
-TaskAnalyzer TaskFacts TimeOfDay Timeouts Tls TokenCounter Tolerance ToolCall Usage Weights When registry stack
+BudgetExceeded CacheStatistics Candidate ChatRequest Chunk CircuitOpen Conditions Conduct ConfigurationError
+ContentFiltered ContextTooLong CostTracker DecisionLog DevSynthError EmbedRequest EmptyResponse Evidence Example
+Expect FREE Facts FallbackProvider Health Hedge InvalidRequest Keep LMStudioProvider Latency LedgerUnavailable
+LimitReached Limits LiteLLMProvider LocalProvider MalformedResponse Message Model ModelNotFound Network NoModelFits
+NotConfigured NotPaid OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price ProviderError ProviderFactory
+ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range RateLimitError RateLimits
+Rejection Reply Request RequestRejected Response ResponseCache Retry Router Rule RunBudget Setting Settings
+SqliteLedger StreamInterrupted StubProvider SyncRouter TaskAnalyzer TaskFacts TimeOfDay Timeouts Tls TokenCounter
+Tolerance ToolCall Usage Weights When registry stack
 """
 
 

@@ -16,3 +16,8 @@ def cache_directory() -> Path:
     """Of what may be lost."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "devsynth_providers"
+
+
+def default_ledger() -> Path:
+    """The file of the ledger, if no other is named."""
+    return state_directory() / "ledger.sqlite3"

@@ -56,6 +56,24 @@ class SqliteLedger:
         """Count as spent in full what processes that have ended left reserved; how many entries that were."""
         return await self._done(lambda: self._recover(self._opened()))
 
+    def record(self, entry: Entry, outcome: Outcome) -> Future[None]:
+        """Write down an attempt that was made elsewhere: it has been paid, from no purse."""
+
+        def written() -> None:
+            self._reserve(entry, ())
+            self._settle(entry.call, entry.attempt, outcome)
+
+        return self._worker.put(written)
+
+    def total_micros(self, project: str | None) -> Future[int]:
+        """What all entries of *project* have cost, or, while they are under way, may cost."""
+        return self._worker.put(lambda: self._total(self._opened(), project))
+
+    def close(self) -> None:
+        """As ``aclose``, for code without an event loop."""
+        self._worker.put(self._close).result()
+        self._worker.close()
+
     async def aclose(self) -> None:
         await self._worker.done(self._close)
         self._worker.close()
@@ -126,6 +144,13 @@ class SqliteLedger:
             "SELECT micros FROM balances WHERE account = ? AND period = ?", (purse.account, purse.period)
         ).fetchone()
         return int(row[0]) if row else 0
+
+    def _total(self, database: sqlite3.Connection, project: str | None) -> int:
+        (micros,) = database.execute(
+            "SELECT coalesce(sum(coalesce(cost_micros, reserved_micros)), 0) FROM entries WHERE project IS ?",
+            (project,),
+        ).fetchone()
+        return int(micros)
 
     def _recover(self, database: sqlite3.Connection) -> int:
         """Their worst case is what has been taken out for them already: it only becomes what they have cost."""
