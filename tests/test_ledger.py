@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 
 from devsynth_providers import ConfigurationError, Usage
 from devsynth_providers.errors import LedgerUnavailable
-from devsynth_providers.stores.entries import Entry, Outcome, Purse, Spent, ends_at, period_of
+from devsynth_providers.stores.entries import Entry, Outcome, Purse, Reserved, Spent, ends_at, period_of
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 
 PURSE = Purse("project:billing", "2026-11-26", 1000)
+ROOM = Reserved()
 PAID = Outcome(cost_micros=10, basis="computed", usage=Usage(3, 4))
 
 
@@ -59,13 +60,13 @@ def adds_up(file: Path) -> None:
 class TestReserve:
     async def test_takes_the_worst_case_out_of_every_purse(self, file: Path) -> None:
         ledger, other = SqliteLedger(file), Purse("router", "total", 5000)
-        assert await ledger.reserve(entry(worst=400), [PURSE, other]) is None
+        assert await ledger.reserve(entry(worst=400), [PURSE, other]) == ROOM
         assert [await ledger.spent_micros(purse) for purse in (PURSE, other)] == [400, 400]
         await ledger.aclose()
 
     async def test_refuses_what_one_purse_has_too_little_for_and_takes_nothing(self, file: Path) -> None:
         ledger, small = SqliteLedger(file), Purse("role:intern", "total", 50)
-        assert await ledger.reserve(entry(worst=60), [PURSE, small]) == Spent(small, 0)
+        assert await ledger.reserve(entry(worst=60), [PURSE, small]) == Reserved(refused=Spent(small, 0))
         assert [await ledger.spent_micros(purse) for purse in (PURSE, small)] == [0, 0]
         assert rows(file, "SELECT count(*) FROM entries") == [(0,)]
         await ledger.aclose()
@@ -73,8 +74,21 @@ class TestReserve:
     async def test_fills_a_purse_to_its_limit_and_not_beyond(self, file: Path) -> None:
         ledger = SqliteLedger(file)
         told = [await ledger.reserve(entry(f"c{n}", worst=300), [PURSE]) for n in range(5)]
-        assert told == [None, None, None, Spent(PURSE, 900), Spent(PURSE, 900)]
-        assert await ledger.reserve(entry("last", worst=100), [PURSE]) is None
+        assert told == [ROOM, ROOM, ROOM, *[Reserved(refused=Spent(PURSE, 900))] * 2]
+        assert await ledger.reserve(entry("last", worst=100), [PURSE]) == ROOM
+        await ledger.aclose()
+
+    async def test_takes_from_a_purse_that_only_warns_and_says_that_it_is_over(self, file: Path) -> None:
+        ledger, warns = SqliteLedger(file), Purse("project:lab", "total", 150, binding=False)
+        told = [await ledger.reserve(entry(f"c{n}"), [warns, PURSE]) for n in range(3)]
+        assert told == [ROOM, Reserved(over=(Spent(warns, 200),)), Reserved(over=(Spent(warns, 300),))]
+        assert [await ledger.spent_micros(purse) for purse in (warns, PURSE)] == [300, 300]
+        await ledger.aclose()
+
+    async def test_that_a_binding_purse_refuses_takes_nothing_from_one_that_only_warns(self, file: Path) -> None:
+        ledger, warns, small = SqliteLedger(file), Purse("a", "total", 50, binding=False), Purse("b", "total", 50)
+        assert await ledger.reserve(entry(), [warns, small]) == Reserved(refused=Spent(small, 0))
+        assert [await ledger.spent_micros(purse) for purse in (warns, small)] == [0, 0]
         await ledger.aclose()
 
     async def test_of_an_attempt_that_is_there_already_is_refused_whole(self, file: Path) -> None:
@@ -136,7 +150,7 @@ class TestSettle:
                 if settles:
                     cost_micros = min(cost, worst_of.get(call, 0))
                     await ledger.settle(f"{call}", 1, Outcome(cost_micros=cost_micros, basis="computed"))
-                elif call not in worst_of and await ledger.reserve(entry(f"{call}", worst=worst), [PURSE]) is None:
+                elif call not in worst_of and await ledger.reserve(entry(f"{call}", worst=worst), [PURSE]) == ROOM:
                     worst_of[call] = worst
                 assert await ledger.spent_micros(PURSE) <= PURSE.limit_micros
             await ledger.spent_micros(PURSE)
@@ -162,7 +176,7 @@ class TestManyAtOnce:
         def spend(number: int) -> int:
             async def work() -> int:
                 told = [await ledger.reserve(entry(f"{number}-{n}"), [purse]) for n in range(10)]
-                return told.count(None)
+                return told.count(ROOM)
 
             return asyncio.run(work())
 
@@ -304,7 +318,7 @@ def _spend(file: str, number: int) -> int:
         ledger, purse = SqliteLedger(file), Purse("router", "total", 1600)
         told = await asyncio.gather(*(ledger.reserve(entry(f"{number}-{n}"), [purse]) for n in range(50)))
         await ledger.aclose()
-        return told.count(None)
+        return told.count(ROOM)
 
     return asyncio.run(work())
 

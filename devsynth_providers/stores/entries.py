@@ -14,18 +14,27 @@ Period = Literal["hour", "day", "week", "month", "total"]
 
 class Purse(NamedTuple):
     """An account that an attempt is paid from in one span of time, with its limit there. ``project:billing`` is one
-    account, and ``2026-11-26`` one span."""
+    account, and ``2026-11-26`` one span. One that is not *binding* is taken from even where too little is left."""
 
     account: str
     period: str
     limit_micros: int
+    binding: bool = True
 
 
 class Spent(NamedTuple):
-    """The purse that has too little left, and how much of it is spent, or reserved for attempts under way."""
+    """A purse, and how much of it is spent, or reserved for attempts under way."""
 
     purse: Purse
     spent_micros: int
+
+
+class Reserved(NamedTuple):
+    """What came of wanting to reserve: the purse that has *refused*, having too little left; or else those that are
+    *over* their limits now, none of which is binding."""
+
+    refused: Spent | None = None
+    over: tuple[Spent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +71,12 @@ class Outcome:
 
 
 class Ledger(Protocol):
-    """Reserve, settle, recover. Whoever implements it never lets a purse be overrun, by any number of tasks, threads
-    and processes, settles an entry once, and keeps what it has acknowledged."""
+    """Reserve, settle, recover. Whoever implements it never lets a binding purse be overrun, by any number of tasks,
+    threads and processes, settles an entry once, and keeps what it has acknowledged."""
 
-    async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Spent | None:
-        """Write *entry* down and take its worst case out of all *purses*, or, if one has too little, do neither and
-        say which. Raises ``LedgerUnavailable`` if it can not be written."""
+    async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
+        """Write *entry* down and take its worst case out of all *purses*, or, if one that is binding has too little, do
+        neither and say which. Raises ``LedgerUnavailable`` if it can not be written."""
 
     async def settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
         """Put what it has really cost in place of the worst case. False if it was settled before, or is not there."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ConfigurationError, LedgerUnavailable
-from .entries import Entry, Outcome, Purse, Spent
+from .entries import Entry, Outcome, Purse, Reserved, Spent
 from .migrations import MIGRATIONS
 from .process import gone, identity
 from .worker import Worker
@@ -41,7 +41,7 @@ class SqliteLedger:
         self._pid = os.getpid()
         self._process = identity()
 
-    async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Spent | None:
+    async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
         return await self._done(lambda: self._reserve(entry, purses))
 
     async def settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
@@ -65,19 +65,22 @@ class SqliteLedger:
             why = str(error)
         raise LedgerUnavailable(f"the ledger {self.file} can not be used: {why}")
 
-    def _reserve(self, entry: Entry, purses: Sequence[Purse]) -> Spent | None:
-        now = self._clock()
+    def _reserve(self, entry: Entry, purses: Sequence[Purse]) -> Reserved:
+        now, over = self._clock(), list[Spent]()
         with self._writing() as database:
             for purse in purses:
                 database.execute("INSERT OR IGNORE INTO balances VALUES (?, ?, 0)", (purse.account, purse.period))
                 taken = database.execute(
-                    "UPDATE balances SET micros = micros + ?1 WHERE account = ?2 AND period = ?3 AND micros + ?1 <= ?4",
-                    (entry.worst_micros, purse.account, purse.period, purse.limit_micros),
+                    "UPDATE balances SET micros = micros + ?1 WHERE account = ?2 AND period = ?3"
+                    " AND (micros + ?1 <= ?4 OR NOT ?5)",
+                    (entry.worst_micros, *purse),
                 )
+                spent = Spent(purse, self._balance(database, purse))
                 if taken.rowcount != 1:
-                    spent = self._balance(database, purse)
                     database.execute("ROLLBACK")
-                    return Spent(purse, spent)
+                    return Reserved(refused=spent)
+                if spent.spent_micros > purse.limit_micros:
+                    over.append(spent)
             database.execute(
                 "INSERT INTO entries (state, call, attempt, at, until, process, reserved_micros, purses, provider,"
                 " model, project, role, task, policy, rule, tags, reason)"
@@ -89,7 +92,7 @@ class SqliteLedger:
                     *(entry.policy, entry.rule, json.dumps(entry.tags), entry.reason),
                 ),
             )
-        return None
+        return Reserved(over=tuple(over))
 
     def _settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
         state = "estimated" if outcome.basis in ("estimated", "unknown") else "settled"
