@@ -61,7 +61,7 @@ class SqliteLedger:
     async def _done(self, work: Callable[[], T]) -> T:
         try:
             return await self._worker.done(work)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:  # a number that has no room in 64 bits
             why = str(error)
         raise LedgerUnavailable(f"the ledger {self.file} can not be used: {why}")
 
