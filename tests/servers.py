@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
@@ -30,13 +31,19 @@ def program() -> str | None:
     return next((each for each in found if each), None)
 
 
+def _free_port() -> int:
+    """One that the system gives to no connection: those would be in the way of a server that is started again."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port := random.randrange(20_000, 32_000)))
+            return port
+
+
 class RedisServer:
     """Writes down what it acknowledges, in *directory*: what it said survives that it is killed."""
 
     def __init__(self, directory: Path, *options: str, scheme: str = "redis") -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = _free_port()
         self._scheme = scheme
         port = ["--port", str(self.port)] if scheme == "redis" else ["--port", "0", "--tls-port", str(self.port)]
         self._command = [

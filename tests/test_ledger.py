@@ -181,6 +181,8 @@ class TestCounting:
             assert await ledger.reserve(entry(f"c{n}", worst=9_999), [purse]) == ROOM
             assert await ledger.settle(f"c{n}", 1, Outcome(cost_micros=n, basis="computed"))
         assert await ledger.spent_micros(purse) == 10**15 - 1 + sum(range(100))
+        assert await ledger.settle("much", 1, Outcome(cost_micros=7, basis="computed"))
+        assert await ledger.spent_micros(purse) == 7 + sum(range(100))
         await ledger.aclose()
 
     @pytest.mark.parametrize("micros", [2**70, -1])

@@ -257,6 +257,8 @@ class TestRecovery:
             process = str(behind.hget(f"{{{store.prefix}}}:entry:ours:1", "process"))
             behind.hset(f"{{{store.prefix}}}:entry:far:1", "process", f"far{process}")
             behind.hset(f"{{{store.prefix}}}:entry:gone:1", "process", re.sub(r"\d+$", "1", process))
+            behind.hset(f"{{{store.prefix}}}:entry:settled:1", "process", f"far{process}")
+            behind.zadd(f"{{{store.prefix}}}:reserved", {f"{{{store.prefix}}}:entry:settled:1": 0.0})  # as in a race
             now[0] += 59
             assert await ledger.recover() == 0
             now[0] += 1
@@ -268,6 +270,7 @@ class TestRecovery:
         assert told["far"] == ("estimated", "lease_ended", "60.000")
         assert told["gone"] == ("estimated", "process_ended", "60.000")
         assert told["settled"][0] == "settled"
+        assert told["settled"][2] == "0.0"
         assert [await ledger.settle(call, 1, PAID) for call in ("far", "ours")] == [False, True]
         assert await ledger.spent_micros(PURSE) == 120
         await ledger.aclose()
@@ -294,7 +297,7 @@ class TestConnections:
                 assert 0 < asyncio.run(work(closes)) <= 16
                 asyncio.run(_until(lambda: not held()))
 
-    def test_of_a_parent_are_not_those_of_a_child(self, store: OnServer) -> None:
+    def test_of_a_parent_are_not_those_of_a_child(self, redis_server: RedisServer, store: OnServer) -> None:
         script = """
             import asyncio, gc, logging, os, sys
             from devsynth_providers.stores.entries import Purse
@@ -308,23 +311,37 @@ class TestConnections:
                 await ledger.reserve(entry(call), [purse])
                 return await ledger.spent_micros(purse)
 
-            async def main():
-                assert await reserve("parent") == 100
+            async def forget():
+                global ledger
+                del ledger
+                gc.collect()
+
+            def in_child(work):
                 child = os.fork()
                 if child == 0:
-                    assert asyncio.run(reserve("child")) == 200
-                    gc.collect()
-                    sys.stdout.flush()
+                    asyncio.run(work)
                     os._exit(0)
+                work.close()
                 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+            async def main():
+                assert await reserve("parent") == 100
+                in_child(reserve("child"))
+                assert await ledger.spent_micros(purse) == 200
                 assert await reserve("again") == 300
+                in_child(forget())
+                assert await reserve("and again") == 400
                 await ledger.aclose()
 
             asyncio.run(main())
         """
         command = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore::DeprecationWarning", "-c"]
         done = subprocess.run(
-            [*command, textwrap.dedent(script), *store], timeout=60, check=False, capture_output=True, text=True
+            [*command, textwrap.dedent(script), redis_server.url("socket_timeout=30"), store.prefix],
+            timeout=60,
+            check=False,
+            capture_output=True,
+            text=True,
         )
         assert (done.returncode, done.stderr) == (0, "")
 

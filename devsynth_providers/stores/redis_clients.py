@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from ..errors import ConfigurationError, LedgerUnavailable
+from ..guard import Guard
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -25,7 +25,8 @@ CONNECTIONS = 16
 """For one event loop; whoever comes when all are busy waits for one."""
 
 _left_behind: list[object] = []
-"""Clients of a parent process. A forked child must not close them, nor let them be collected: they are not its own."""
+"""Clients of a parent process. A forked child must not let them be collected: what is told to the system then, that a
+socket is no longer listened to, holds for the parent too."""
 
 
 class Clients:
@@ -44,7 +45,7 @@ class Clients:
         given = (str(self._options.get(key) or "") for key in ("password", "username"))
         self._secrets = [form for secret in given if secret for form in (secret, quote(secret, safe=""))]
         self._open: dict[asyncio.AbstractEventLoop, tuple[Redis, AsyncGenerator[Redis]]] = {}
-        self._pid = os.getpid()
+        self._guard = Guard(self._leave_behind)
 
     async def done(self, work: Callable[[Redis], Awaitable[T]]) -> T:
         """What *work* returns, which is tried again once where a connection broke: it must be safe to say twice. Raises
@@ -61,18 +62,20 @@ class Clients:
 
     async def aclose(self) -> None:
         """Close what this event loop has open."""
-        self._forget_if_forked()
-        if (mine := self._open.get(asyncio.get_running_loop())) is not None:
+        with self._guard:
+            mine = self._open.get(asyncio.get_running_loop())
+        if mine is not None:
             await mine[1].aclose()
 
     async def _here(self) -> Redis:
-        self._forget_if_forked()
         loop = asyncio.get_running_loop()
-        if (mine := self._open.get(loop)) is None:
-            for ended in [each for each in list(self._open) if each.is_closed()]:
-                self._open.pop(ended, None)
+        with self._guard:
+            mine = self._open.get(loop)
+        if mine is None:
             life = self._life(loop)
-            mine = self._open[loop] = await anext(life), life  # does not wait: no other task comes in between
+            mine = await anext(life), life  # does not wait: no other task comes in between
+            with self._guard:
+                self._open = {each: kept for each, kept in self._open.items() if not each.is_closed()} | {loop: mine}
         return mine[0]
 
     async def _life(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Redis]:
@@ -81,13 +84,14 @@ class Clients:
         try:
             yield client
         finally:
-            self._open.pop(loop, None)
+            with self._guard:
+                self._open.pop(loop, None)
             await client.aclose()
 
-    def _forget_if_forked(self) -> None:
-        if self._pid != os.getpid():
-            _left_behind.append(self._open)
-            self._open, self._pid = {}, os.getpid()
+    def _leave_behind(self) -> None:
+        """In a forked child."""
+        _left_behind.append(self._open)
+        self._open = {}
 
     def _understood(self, url: str) -> dict[str, Any]:
         """*url* as options of a pool. The client's own retries are off: it does not know what may be said twice."""
