@@ -227,6 +227,7 @@ class TestKeeping:
         await ledger.aclose()
         with redis_server.client() as behind:
             lasts = {key.split(":", 1)[1]: behind.ttl(key) for key in behind.scan_iter(f"{{{store.prefix}}}:*")}
+            assert behind.zrange(f"{{{store.prefix}}}:reserved", 0, -1) == [f"{{{store.prefix}}}:entry:held:1"]
         week = int(7 * DAY_S)
         assert week - 60 <= lasts["entry:paid:1"] <= week
         assert week + 540 <= lasts["entry:held:1"] <= week + 600
