@@ -32,10 +32,12 @@ def program() -> str | None:
 
 
 def _free_port() -> int:
-    """One that the system gives to no connection: those would be in the way of a server that is started again."""
+    """One that the system gives to no connection: those would be in the way of a server that is started again. The one
+    that is 10,000 further on, where a cluster talks, is free too."""
     while True:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port := random.randrange(20_000, 32_000)))
+        with socket.socket() as probe, socket.socket() as further, suppress(OSError):
+            probe.bind(("127.0.0.1", port := random.randrange(12_000, 22_000)))
+            further.bind(("127.0.0.1", port + 10_000))
             return port
 
 
