@@ -8,8 +8,9 @@ import uuid
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Self, TypeVar
+from urllib.parse import urlsplit
 
-from .errors import InvalidRequest, LedgerUnavailable
+from .errors import ConfigurationError, InvalidRequest, LedgerUnavailable
 from .stores.entries import Entry, Outcome
 from .stores.places import default_ledger
 from .stores.sqlite_ledger import SqliteLedger
@@ -26,6 +27,8 @@ class CostTracker:
     """
 
     def __init__(self, file: str | Path | None = None) -> None:
+        if "://" in str(file):
+            raise ConfigurationError(f"CostTracker writes into a file, and {urlsplit(str(file)).scheme}:// is a server")
         self._ledger = SqliteLedger(file or default_ledger())
 
     def record(

@@ -50,7 +50,7 @@ class Router(ProviderPort):
     *limiter*, which holds the policy's ``limits``. *decisions*, a ``DecisionLog`` or the path of one, gets a line for
     each request when it has ended. *cache* is where answers are kept for rules with ``cache``: a ``ResponseCache``, or
     the directory of one; by default the user's. *ledger* is where each attempt and what it costs is written down: a
-    ``Ledger``, or the file of one; by default, where the policy has ``budgets``, the user's, and else nowhere.
+    ``Ledger``, its file, or the URL of a server of Redis or Valkey; by default, where the policy has ``budgets``, the user's, and else nowhere.
     """
 
     def __init__(
@@ -199,15 +199,15 @@ class Router(ProviderPort):
 
     def _where_booked(self, policy: Policy) -> Ledger | None:
         """The ledger, opened when the first policy comes that needs it."""
-        from .stores.places import default_ledger  # noqa: PLC0415 - as above
-        from .stores.sqlite_ledger import SqliteLedger  # noqa: PLC0415
+        from .stores.ledgers import ledger_of  # noqa: PLC0415 - as above
+        from .stores.places import default_ledger  # noqa: PLC0415
 
         if self._ledger is None and not policy.has_accounts:
             return None
         if not isinstance(self._ledger, str | Path | None):
             return self._ledger
         if self._opened_ledger is None:
-            self._opened_ledger = SqliteLedger(self._ledger or default_ledger())
+            self._opened_ledger = ledger_of(self._ledger or default_ledger())
         return self._opened_ledger
 
     def budget(self, usd: float | None = None, *, tokens: int | None = None, calls: int | None = None) -> RunBudget:

