@@ -50,7 +50,8 @@ class Router(ProviderPort):
     *limiter*, which holds the policy's ``limits``. *decisions*, a ``DecisionLog`` or the path of one, gets a line for
     each request when it has ended. *cache* is where answers are kept for rules with ``cache``: a ``ResponseCache``, or
     the directory of one; by default the user's. *ledger* is where each attempt and what it costs is written down: a
-    ``Ledger``, its file, or the URL of a server of Redis or Valkey; by default, where the policy has ``budgets``, the user's, and else nowhere.
+    ``Ledger``, its file, or the URL of a server of Redis or Valkey; by default, where the policy has ``budgets``, the
+    user's, and else nowhere.
     """
 
     def __init__(
