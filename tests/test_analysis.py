@@ -41,6 +41,7 @@ def test_weights_can_be_brought_and_unknown_ones_are_refused() -> None:
 
 
 @given(st.text(max_size=2000))
+@pytest.mark.slow
 def test_any_text_gets_a_score_between_nought_and_one_and_always_the_same(text: str) -> None:
     first = TaskAnalyzer().analyze(text)
     assert 0 <= first.complexity <= 1

@@ -540,6 +540,7 @@ class TestInARouter:
         run_virtually(main())
 
 
+@pytest.mark.slow
 class TestOutages:
     """Twenty requests a second for some minutes."""
 

@@ -15,7 +15,7 @@ from devsynth_providers.health import Verdict
 from .holdings import ASKING, Asking, CutShort, by_what_is_asked, descriptors_fall_to, held, router, settled
 from .loopback import Answer, Loopback, delta, failure, sse
 
-pytestmark = [pytest.mark.loads_litellm, pytest.mark.usefixtures("counted")]
+pytestmark = [pytest.mark.slow, pytest.mark.loads_litellm, pytest.mark.usefixtures("counted")]
 
 Spans = Callable[[], list[ReadableSpan]]
 MOMENTS = 200

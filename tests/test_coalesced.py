@@ -649,6 +649,7 @@ lines = st.sampled_from(
 
 @settings(max_examples=200, deadline=None)
 @given(callers, st.lists(lines, min_size=3, max_size=3))
+@pytest.mark.slow
 def test_whoever_comes_and_goes_all_are_told_the_truth_and_each_attempt_once(
     asks: list[tuple[int, Any, Any, Any, float, bool]], script: list[Any]
 ) -> None:

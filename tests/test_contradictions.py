@@ -156,6 +156,7 @@ def assert_what_decides_is_reached(rules: list[When], facts: Facts, conditions: 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(whens, min_size=1, max_size=4), requests)
+@pytest.mark.slow
 def test_a_rule_that_decides_something_is_never_said_to_be_out_of_reach(rules: list[When], facts: Facts) -> None:
     assert_what_decides_is_reached(rules, facts)
 
@@ -176,6 +177,7 @@ kinds = st.just(Facts(needs=frozenset(("embeddings",)))) | st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(looks, min_size=1, max_size=4), kinds)
+@pytest.mark.slow
 def test_nor_is_one_that_decides_by_what_a_request_needs(rules: list[When], facts: Facts) -> None:
     assert_what_decides_is_reached(rules, facts)
 

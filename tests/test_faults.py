@@ -63,6 +63,7 @@ async def test_a_fault_ends_as_it_must(
 @pytest.mark.parametrize("then", ["close", "reset"])
 @pytest.mark.parametrize("lane", ["direct", "unified"])
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.slow
 async def test_a_stream_that_is_cut_anywhere_is_whole_interrupted_or_anothers(
     wire: Wire, lane: Lane, then: str, far: FarSide
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.loads_litellm,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
 ]

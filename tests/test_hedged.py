@@ -712,6 +712,7 @@ def test_whatever_both_do_one_answers_whole_both_are_paid_and_nothing_is_left(
 
 
 @streamed_or_not
+@pytest.mark.slow
 def test_where_three_of_a_hundred_are_slow_the_slowest_of_a_hundred_is_not(streamed: bool) -> None:
     def slowest_of_a_hundred(hedge: Hedge | None) -> tuple[float, int]:
         dice = random.Random(7)

@@ -18,7 +18,7 @@ from devsynth_providers import ChatRequest, ProviderUnavailable, RateLimits, Rou
 from .holdings import by_what_is_asked, descriptors_fall_to, held, router, settled
 from .loopback import Answer, Loopback, delta, sse
 
-pytestmark = [pytest.mark.loads_litellm, pytest.mark.usefixtures("counted")]
+pytestmark = [pytest.mark.slow, pytest.mark.loads_litellm, pytest.mark.usefixtures("counted")]
 
 Spans = Callable[[], list[ReadableSpan]]
 ENDLESS = sse(delta(role="assistant", text=""), delta("w0 "), delta("w1 "), then="hang")

@@ -279,6 +279,7 @@ class TestCrash:
 
 
 class TestFile:
+    @pytest.mark.slow
     def test_two_hundred_kills_lose_nothing_that_was_acknowledged(self, file: Path) -> None:
         asyncio.run(SqliteLedger(file).spent_micros(PURSE))
         acknowledged: set[str] = set()

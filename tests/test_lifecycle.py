@@ -29,7 +29,7 @@ from .holdings import (
 )
 from .loopback import Answer, Loopback, delta, sse
 
-pytestmark = [pytest.mark.loads_litellm, pytest.mark.usefixtures("counted")]
+pytestmark = [pytest.mark.slow, pytest.mark.loads_litellm, pytest.mark.usefixtures("counted")]
 
 AT_ONCE = 30
 KEYS = 150

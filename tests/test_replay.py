@@ -292,6 +292,7 @@ def test_the_same_log_policies_and_seed_give_the_same_result(count: int, seed: i
     assert one.as_svg() == other.as_svg()
 
 
+@pytest.mark.slow
 def test_ten_thousand_requests_take_seconds() -> None:
     log = traffic(10_000)
     began = time.process_time()

@@ -572,6 +572,7 @@ def second() -> Iterator[Loopback]:
         yield loopback
 
 
+@pytest.mark.slow
 class TestOnWires:
     """A recorded stream, cut at every byte, and a second server that goes on from what came."""
 

@@ -26,6 +26,9 @@ SEED = os.environ.get("SIMULATION_SEED")
 SEEDS = range(150) if SEED is None else range(int(SEED), int(SEED) + 1)
 
 
+pytestmark = pytest.mark.slow
+
+
 def test_simulation_every_rule_holds_in_every_schedule() -> None:
     failed = [report(schedule, found) for schedule in map(Schedule.of, SEEDS) if (found := fails(schedule))]
     assert not failed, "\n".join(failed)
