@@ -107,5 +107,7 @@ def _model(url: str, wire: str, lane: str) -> Model:
 
 
 def _router(model: Model, provider: ProviderPort | None = None) -> Router:
-    policy = Policy(models={"m": model}, rules=(Rule(name="all", models=("m",)),), retry=Retry(attempts=1))
+    policy = Policy(
+        models={"m": model}, rules=(Rule(name="all", models=("m",), coalesce="never"),), retry=Retry(attempts=1)
+    )
     return Router(policy, {"m": provider} if provider else None)
