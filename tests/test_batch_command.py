@@ -186,6 +186,8 @@ class TestMistakes:
             ('{"prompt": "a", "stream": true}', "unknown key 'stream'; what is yours goes into id"),
             ('{"prompt": "a", "temperature": 9}', "temperature must be between 0 and 2, not 9"),
             ('{"prompt": "a", "temperature": NaN}', "NaN is no number of JSON"),
+            ('{"prompt": "a", "id": 1e999}', "1e999 is no number of JSON"),
+            ('{"prompt": "a", "id": ' + "1" * 5000 + "}", "a number has too many digits"),
             ('{"prompt": "a", "prompt": "b"}', "a key stands there twice"),
             ('{"messages": 5}', "this can not be asked: TypeError"),
             ('{"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]}', "this can not be asked: KeyError"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
@@ -400,6 +402,18 @@ class TestWithoutALoop:
                 assert told(outcome) == "a"
                 break
             assert far.under_way == 0
+
+    def test_ctrl_c_ends_what_is_under_way(self) -> None:
+        far = Far()
+        with SyncRouter(far) as sync:
+            outcomes = sync.complete_all(["a", *["long 3600"] * 9], at_once=4)
+            next(outcomes)
+            interrupting = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+            interrupting.start()
+            with pytest.raises(KeyboardInterrupt):
+                next(outcomes)
+            interrupting.join()
+            assert (far.under_way, list(outcomes)) == (0, [])
 
     def test_closing_it_from_another_thread_ends_it_with_an_error(self) -> None:
         far = Far()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import InvalidRequest
 from ..types import ChatRequest, Options
@@ -77,13 +78,17 @@ def _digest(text: bytes) -> int:
 
 def _question(number: int, text: bytes) -> Question:
     try:
-        fields = json.loads(text.decode(), object_pairs_hook=_once, parse_constant=_refuse)
+        fields = json.loads(text.decode(), object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
+    except InvalidRequest:
+        raise
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"not UTF-8: byte {error.start + 1} of the line") from None
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"not JSON: {error.msg}, at character {error.pos + 1}") from None
     except RecursionError:
         raise InvalidRequest("it is nested too deeply") from None
+    except ValueError:
+        raise InvalidRequest("a number has too many digits") from None
     if not isinstance(fields, dict):
         raise InvalidRequest("a line is a JSON object, with prompt or messages")
     for name in fields.keys() - set(KEYS):
@@ -95,7 +100,9 @@ def _question(number: int, text: bytes) -> Question:
     own, prompt = fields.pop("id", None), fields.pop("prompt", None)
     try:
         request = ChatRequest.of(prompt, **fields)
-    except (AttributeError, KeyError, TypeError) as error:  # a list where a number belongs, and the like
+    except InvalidRequest:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a list where a number belongs, and the like
         raise InvalidRequest(f"this can not be asked: {type(error).__name__}: {error}") from None
     return Question(number, _digest(text), own, request)
 
@@ -107,5 +114,10 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _refuse(constant: str) -> None:
+def _refuse(constant: str) -> NoReturn:
     raise InvalidRequest(f"{constant} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
