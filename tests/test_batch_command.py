@@ -312,6 +312,36 @@ class TestGoingOn:
         assert batch()[2].startswith("error: in.jsonl: lines that were asked are not there any more; ")
         assert json.loads(batch("--ask-changed", "--json")[1])["asked"] == 0
 
+    @pytest.mark.parametrize(
+        ("second", "said", "again"),
+        [
+            ('{"prompt": "other"}', "2 of 3 lines answered, 0 failed, $0.00\n", 1),
+            ("{", "error: in.jsonl:2: not JSON", 0),
+        ],
+    )
+    def test_a_file_that_is_written_while_it_is_asked_is_not_taken_for_answered(
+        self, batch: Ask, folder: Path, monkeypatch: pytest.MonkeyPatch, second: str, said: str, again: int
+    ) -> None:
+        (folder / "meddling.py").write_text(
+            "from pathlib import Path\n"
+            "from devsynth_providers.testing import EchoProvider\n"
+            "class Meddling(EchoProvider):\n"
+            "    async def warm_up(self):\n"
+            "        Path('in.jsonl').write_text(Path('new.jsonl').read_text())\n"
+        )
+        (folder / "policy.yaml").write_text(
+            "models: {m: {provider: 'meddling:Meddling', price: free}}\nrules: [{name: all, models: m}]\n"
+        )
+        monkeypatch.syspath_prepend(str(folder))
+        ask({"prompt": "p1"}, second, {"prompt": "p3"}, {"prompt": "added"})
+        Path("in.jsonl").rename("new.jsonl")
+        ask(*prompts(3))
+        code, out, err = batch(policy="policy.yaml")
+        assert (code, (out + err).startswith(said)) == (2, True)
+        if again:
+            told = json.loads(batch("--json", policy="policy.yaml")[1])
+            assert (told["asked"], told["answered"]) == (again, 4)
+
     def test_two_do_not_write_one_file(self, batch: Ask) -> None:
         ask(*prompts(1))
         with Path("out.jsonl").open("ab") as other:
@@ -388,8 +418,8 @@ class TestEndingInTheMidst:
             assert (out, err) == ("", told)
 
     def test_a_disk_that_is_full_leaves_whole_lines(self, folder: Path) -> None:
-        ask(*prompts(50))
-        limited = f"ulimit -f 4; trap '' XFSZ; {' '.join(map(repr, command('--policy', 'ci')))}"
+        ask(*({"prompt": f"{number} {'long ' * 20_000}", "max_tokens": 50_000} for number in range(50)))
+        limited = f"ulimit -f 2000; trap '' XFSZ; {' '.join(map(repr, command('--policy', 'ci')))}"
         done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout) == (3, "")
         assert done.stderr == "error: out.jsonl: File too large\n"
