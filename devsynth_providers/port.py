@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Self, Unpack
 
 from .analysis import estimate_tokens
-from .errors import InvalidRequest
+from .bulk import AT_ONCE, in_order
+from .errors import DevSynthError, InvalidRequest
 from .reply import Reply
 from .types import (
     MAX_TOKENS,
@@ -59,6 +60,30 @@ class ProviderPort(ABC):
     async def complete(self, request: Request | str | None = None, **options: Unpack[Options]) -> Response:
         """Ask, and return the whole answer. *request* is a prompt, or a request made before."""
         return await (await self.send(as_request(request, **options))).read()
+
+    def complete_all(
+        self,
+        requests: Iterable[Request | str] | AsyncIterable[Request | str],
+        *,
+        at_once: int = AT_ONCE,
+        **options: Unpack[Options],
+    ) -> AsyncGenerator[Response | DevSynthError, None]:
+        """``complete`` each of *requests*, *at_once* at the same time: yields, in their order, the answer to each, or
+        the error that it failed with. *options* are for all that are prompts.
+
+        Requests are read as they can be asked; the answers wait for you. An error that is none of this library's, and
+        a cancellation, are raised at once. Leave early by ``contextlib.aclosing`` to have what is under way ended then.
+        """
+        if options:
+            ChatRequest.of("-", **options)  # what is wrong with them is wrong for all
+
+        async def outcome(request: Request | str) -> Response | DevSynthError:
+            try:
+                return await self.complete(request, **options)
+            except DevSynthError as error:
+                return error.with_traceback(None)  # a value: whoever keeps thousands keeps no frames
+
+        return in_order(outcome, requests, at_once=at_once)
 
     async def generate(
         self,

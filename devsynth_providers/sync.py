@@ -10,14 +10,17 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar, Unpack, cast
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar, Unpack, cast
 
-from .errors import ConfigurationError, ProviderUnavailable, StreamInterrupted
+from .bulk import AT_ONCE, Handed
+from .errors import ConfigurationError, DevSynthError, ProviderUnavailable, StreamInterrupted
 from .port import ProviderPort
 from .types import MAX_TOKENS, TEMPERATURE, Context, Message, Options, Parameters, Request, Response, RunBudget
 
 T = TypeVar("T")
+Meanwhile = Callable[[concurrent.futures.Future[Any]], None]
+"""What the calling thread does until the future is done."""
 
 _AT_EXIT_S = 5.0
 _LOOK_S = 0.1
@@ -55,6 +58,14 @@ class SyncRouter:
     def complete(self, request: Request | str | None = None, **options: Unpack[Options]) -> Response:
         """Ask, and return the whole answer."""
         return self._run(self._provider.complete(request, **options))
+
+    def complete_all(
+        self, requests: Iterable[Request | str], *, at_once: int = AT_ONCE, **options: Unpack[Options]
+    ) -> Iterator[Response | DevSynthError]:
+        """``complete`` each of *requests*, *at_once* at the same time: yields, in their order, the answer to each, or
+        the error that it failed with. Requests are read in the calling thread, while it waits for an outcome."""
+        handed = Handed(requests)
+        return self._iterate(self._provider.complete_all(handed, at_once=at_once, **options), handed.until)
 
     def generate(
         self,
@@ -162,9 +173,11 @@ class SyncRouter:
         with self._locked():
             return asyncio.run_coroutine_threadsafe(work, self._running())
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run(self, work: Coroutine[Any, Any, T], meanwhile: Meanwhile | None = None) -> T:
         future = self._begin(work)
         try:
+            if meanwhile is not None:
+                meanwhile(future)
             return future.result()
         except concurrent.futures.CancelledError:
             model = self._provider.model
@@ -174,21 +187,24 @@ class SyncRouter:
             future.cancel()
             raise
 
-    def _iterate(self, pieces: AsyncGenerator[str, None]) -> Iterator[str]:
+    def _iterate(self, pieces: AsyncGenerator[T, None], meanwhile: Meanwhile | None = None) -> Iterator[T]:
         stream, seen = _Stream(pieces), list[str]()
         with self._locked():
             loop = self._running()
         try:
-            while (piece := self._next(stream, loop, seen)) is not None:
-                seen.append(piece)
+            while (piece := self._next(stream, loop, seen, meanwhile)) is not None:
+                if isinstance(piece, str):
+                    seen.append(piece)
                 yield piece
         finally:
             self._let_go(stream, loop)
 
-    def _next(self, stream: _Stream, loop: asyncio.AbstractEventLoop, seen: Sequence[str]) -> str | None:
+    def _next(
+        self, stream: _Stream[T], loop: asyncio.AbstractEventLoop, seen: Sequence[str], meanwhile: Meanwhile | None
+    ) -> T | None:
         try:
             if self._loop is loop and self._pid == os.getpid():
-                return self._run(stream.piece())
+                return self._run(stream.piece(), meanwhile)
         except ProviderUnavailable:
             if self._loop is loop:
                 raise
@@ -197,7 +213,7 @@ class SyncRouter:
         interrupted.partial = "".join(seen)
         raise interrupted
 
-    def _let_go(self, stream: _Stream, loop: asyncio.AbstractEventLoop) -> None:
+    def _let_go(self, stream: _Stream[Any], loop: asyncio.AbstractEventLoop) -> None:
         """Close a stream that its reader has left. A garbage collector may do so anywhere, so there is no lock; on the
         loop's own thread there must be no waiting for the loop; after ``close`` the loop has seen to it already; and
         when the interpreter ends, or in a forked child, the loop's thread is gone."""
@@ -236,14 +252,14 @@ class SyncRouter:
         self.close()
 
 
-class _Stream:
+class _Stream(Generic[T]):
     """A stream on its loop: asked for one piece at a time, and closed once nobody asks any more."""
 
-    def __init__(self, pieces: AsyncGenerator[str, None]) -> None:
+    def __init__(self, pieces: AsyncGenerator[T, None]) -> None:
         self._pieces = pieces
         self._asking: asyncio.Task[Any] | None = None
 
-    async def piece(self) -> str | None:
+    async def piece(self) -> T | None:
         """The next piece; ``None`` at the end."""
         self._asking = asyncio.current_task()
         try:

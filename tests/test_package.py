@@ -81,7 +81,7 @@ print(sorted({"litellm", "openai", "httpx", "aiohttp", "llama_cpp"} & set(sys.mo
 
 TYPED = """
 from typing import assert_type
-from devsynth_providers import Chunk, Plan, Response, Router
+from devsynth_providers import Chunk, DevSynthError, Plan, Response, Router
 
 async def use(router: Router) -> None:
     assert_type(await router.generate("hi", temperature=0.2, max_tokens=400, seed=1, task="review"), str)
@@ -93,6 +93,11 @@ async def use(router: Router) -> None:
     assert_type(router.sync.generate("hi"), str)
     async for piece in router.generate_stream("hi"):
         assert_type(piece, str)
+    async for outcome in router.complete_all(["a"], at_once=4, task="review"):
+        assert_type(outcome, Response | DevSynthError)
+    for outcome in router.sync.complete_all(iter(["a"])):
+        assert_type(outcome, Response | DevSynthError)
+    router.complete_all([1])  # E: list item
     async with router as same:
         assert_type(same, Router)
     await router.generate("hi", max_cost=1)  # E: max_cost

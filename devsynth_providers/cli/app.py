@@ -2,10 +2,10 @@
 
 0    done
 1    something went wrong that is this library's fault
-2    the command line itself is wrong
+2    the command line itself is wrong, or what a batch is to ask
 3    a policy, a setting or a key is wrong, or something is not installed; doctor found something broken
 4    no model fits: the limits, or what is configured, leave none
-5    the models were asked and failed
+5    the models were asked and failed; in a batch, at some lines
 130  interrupted
 141  whoever read the answer has left
 """
@@ -22,6 +22,7 @@ import typer
 from .. import __version__
 from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidRequest, NoModelFits, ProviderError
 from .ask import Question, ask, described
+from .batch import batch_command
 from .leaving import INTERRUPTED, drop_output, leaving_well
 from .looking import doctor_command, models_command
 from .policies import policy_app
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(policy_app, name="policy")
+app.command("batch")(batch_command)
 app.command("models")(models_command)
 app.command("doctor")(doctor_command)
 
