@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +21,12 @@ from .worker import Worker
 
 T = TypeVar("T")
 
+_TAKE = (
+    "INSERT INTO balances (account, period, micros) SELECT ?2, ?3, ?1 WHERE ?1 <= ?4 OR NOT ?5"
+    " ON CONFLICT DO UPDATE SET micros = micros + excluded.micros WHERE micros + excluded.micros <= ?4 OR NOT ?5"
+    " RETURNING micros"
+)
+"""Takes ``?1`` out of a purse, if that has as much, or only warns; tells its balance, or nothing."""
 LOCKED_S = 5.0
 """How long to wait for other processes that write, each for less than a millisecond; then it is not written."""
 
@@ -29,7 +34,7 @@ LOCKED_S = 5.0
 class SqliteLedger:
     """Keeps entries and balances in *file*, in write-ahead mode: what it has acknowledged outlives the process.
 
-    A balance is what is spent and what is reserved; one ``UPDATE`` with the limit in its condition decides whether an
+    A balance is what is spent and what is reserved; one statement with the limit in its condition decides whether an
     attempt may begin. What a process that has ended left reserved is counted as spent in full when the file is opened
     next, and by ``recover``. Any thread and event loop may use it; a child that was forked has
     a connection of its own. *clock* tells the time of day.
@@ -96,18 +101,13 @@ class SqliteLedger:
         now, over = self._clock(), list[Spent]()
         with self._writing() as database:
             for purse in purses:
-                database.execute("INSERT OR IGNORE INTO balances VALUES (?, ?, 0)", (purse.account, purse.period))
-                taken = database.execute(
-                    "UPDATE balances SET micros = micros + ?1 WHERE account = ?2 AND period = ?3"
-                    " AND (micros + ?1 <= ?4 OR NOT ?5)",
-                    (entry.worst_micros, *purse),
-                )
-                spent = Spent(purse, self._balance(database, purse))
-                if taken.rowcount != 1:
+                taken = database.execute(_TAKE, (entry.worst_micros, *purse)).fetchall()
+                if not taken:
+                    spent = Spent(purse, self._balance(database, purse))
                     database.execute("ROLLBACK")
                     return Reserved(refused=spent)
-                if spent.spent_micros > purse.limit_micros:
-                    over.append(spent)
+                if taken[0][0] > purse.limit_micros:
+                    over.append(Spent(purse, taken[0][0]))
             database.execute(
                 "INSERT INTO entries (state, call, attempt, at, until, process, reserved_micros, purses, provider,"
                 " model, project, role, task, policy, rule, tags, reason)"
@@ -123,6 +123,7 @@ class SqliteLedger:
 
     def _settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
         state = "estimated" if outcome.basis in ("estimated", "unknown") else "settled"
+        used = outcome.usage
         with self._writing() as database:
             found = database.execute(
                 "UPDATE entries SET state = ?, cost_micros = coalesce(?, reserved_micros), basis = ?, input_tokens = ?,"
@@ -131,7 +132,9 @@ class SqliteLedger:
                 " WHERE call = ? AND attempt = ? AND state = 'reserved'"
                 " RETURNING cost_micros - reserved_micros, purses",
                 (
-                    *(state, outcome.cost_micros, outcome.basis, *astuple(outcome.usage), outcome.error),
+                    *(state, outcome.cost_micros, outcome.basis, used.input_tokens, used.output_tokens),
+                    *(used.cached_input_tokens, used.cache_write_tokens, used.reasoning_tokens, used.estimated),
+                    outcome.error,
                     *(outcome.latency_s, outcome.first_token_s, outcome.finish_reason, call, attempt),
                 ),
             ).fetchall()
