@@ -25,6 +25,7 @@ from .ask import Question, ask, described
 from .leaving import INTERRUPTED, drop_output, leaving_well
 from .looking import doctor_command, models_command
 from .policies import policy_app
+from .report import report_command
 from .show import explain
 
 EXIT_CODES: tuple[tuple[type[DevSynthError], int], ...] = (
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(policy_app, name="policy")
+app.command("report")(report_command)
 app.command("models")(models_command)
 app.command("doctor")(doctor_command)
 
