@@ -23,6 +23,7 @@ from .. import __version__
 from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidRequest, NoModelFits, ProviderError
 from .ask import Question, ask, described
 from .leaving import INTERRUPTED, drop_output, leaving_well
+from .ledger import ledger_app
 from .looking import doctor_command, models_command
 from .policies import policy_app
 from .report import report_command
@@ -44,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(policy_app, name="policy")
+app.add_typer(ledger_app, name="ledger")
 app.command("report")(report_command)
 app.command("models")(models_command)
 app.command("doctor")(doctor_command)
