@@ -201,7 +201,7 @@ class TestFormats:
     def test_the_table_has_a_line_for_each_group_and_one_for_all(self, cli: Run, file: Path) -> None:
         filled(file, calls=4)
         code, out, _ = cli("report", "--ledger", str(file))
-        head, *lines = [line.split() for line in out.splitlines()]
+        head, *lines = [re.split(r"\s{2,}", line) for line in out.splitlines()]
         assert code == 0
         told = {line[0]: dict(zip(head[1:], line[1:], strict=False)) for line in lines}
         assert {name: told[name]["attempts"] for name in ("first", "second", "total")} == {
@@ -358,7 +358,7 @@ class TestSuggestions:
             ("dear_rule", {"cost_micros": 399}, {"cost_micros": 400}),
             ("failing_model", {"failed": 19, "answered": 81}, {"failed": 20, "answered": 80}),
             ("passed_on", {"fallbacks": 19}, {"fallbacks": 20}),
-            ("unsure_cost", {"cost_micros": 100, "estimated_micros": 9}, {"cost_micros": 100, "estimated_micros": 10}),
+            ("unsure_cost", {"estimated_micros": 99}, {"estimated_micros": 100}),
             ("unknown_price", {"unpriced": rules.FEWEST - 1}, {"unpriced": rules.FEWEST}),
             (
                 "long_tail",

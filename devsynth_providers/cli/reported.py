@@ -19,6 +19,7 @@ SHOWN = 50
 """Groups in a table for people; programs get all of them."""
 NONE = "(none)"
 """How a group is called of requests that name no project, role or task."""
+_MONEY = ("cost", "estimated", "reserved", "retries")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +59,14 @@ def _suggestions(ledger: LedgerReader, by: By, wanted: Wanted, total: Group, gro
 
 def as_dict(group: Group) -> dict[str, Any]:
     """*group* for programs: plain values, money in US dollars."""
-    told = asdict(group)
-    for name in ("cost", "estimated", "reserved", "retries"):
-        told[f"{name}_usd"] = told.pop(f"{name}_micros") / 1_000_000
-    for name in ("latency", "first_token"):
-        quantiles = told.pop(f"{name}_s")
-        told |= {f"{name}_p50_s": quantiles["p50"], f"{name}_p95_s": quantiles["p95"]}
-    return told
+    facts = asdict(group)
+    money = {f"{name}_usd": facts.pop(f"{name}_micros") / 1_000_000 for name in _MONEY}
+    times = {
+        f"{name}_{quantile}_s": value
+        for name in ("latency", "first_token")
+        for quantile, value in facts.pop(f"{name}_s").items()
+    }
+    return {"key": facts.pop("key"), **money, **facts, **times}
 
 
 def as_json(report: Report) -> str:
@@ -103,11 +105,11 @@ def as_table(report: Report) -> str:
     more = len(report.groups) - len(shown)
     lines += [f"{counted(more, 'group')} more: --format csv and json have all"] if more else []
     told = [*notes(report), *(f"* {printable(each.message)}" for each in report.suggestions)]
-    lines += [line for each in told for line in wrapped(each, room(), 2)]
+    lines += ["", *(line for each in told for line in wrapped(each, room(), 2))] if told else []
     return "\n".join(lines) + "\n"
 
 
-_ALWAYS = ("", "cost", "calls", "attempts", "failed", "in", "out", "p50 s", "p95 s")
+_ALWAYS = ("", "cost", "calls", "attempts", "failed", "tokens in", "tokens out", "p50 s", "p95 s")
 """Columns that are there also where they say nothing but zero."""
 
 
@@ -124,9 +126,9 @@ def _cells(group: Group, name: str) -> dict[str, str]:
         "retries": number(group.retries),
         "fallbacks": number(group.fallbacks),
         "hedges": number(group.hedges),
-        "in": number(group.input_tokens),
+        "tokens in": number(group.input_tokens),
         "cached": number(group.cached_input_tokens),
-        "out": number(group.output_tokens),
+        "tokens out": number(group.output_tokens),
         "p50 s": seconds(group.latency_s.p50),
         "p95 s": seconds(group.latency_s.p95),
         "first p50 s": seconds(group.first_token_s.p50),

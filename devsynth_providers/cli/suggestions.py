@@ -97,14 +97,14 @@ def passed_on(sums: Sums) -> Iterator[Suggestion]:
 
 
 def unsure_cost(sums: Sums) -> Iterator[Suggestion]:
-    """``ESTIMATED_SHARE`` of a model's cost or more is estimated, not told by its provider."""
+    """``ESTIMATED_SHARE`` of all cost or more is one model's, and estimated, not told by its provider."""
     for model in sums.models:
-        share = _share(model.estimated_micros, model.cost_micros)
+        share = _share(model.estimated_micros, sums.total.cost_micros)
         if model.attempts >= FEWEST and share >= ESTIMATED_SHARE:
             yield Suggestion(
                 "unsure_cost",
                 model.key,
-                f"{share:.0%} of the cost of model {_name(model)} is estimated ({dollars(model.estimated_micros)}): "
+                f"{share:.0%} of spend is only estimated, at model {_name(model)} ({dollars(model.estimated_micros)}): "
                 "its answers did not tell all their tokens, or were cut; compare with the provider's bill",
             )
 
