@@ -4,6 +4,8 @@
 1    something went wrong that is this library's fault
 2    the command line itself is wrong, or what a batch is to ask
 3    a policy, a setting or a key is wrong, or something is not installed; doctor found something broken
+2    the command line itself is wrong
+3    a policy, a setting or a key is wrong, or something is not installed; doctor or ledger check found it broken
 4    no model fits: the limits, or what is configured, leave none
 5    the models were asked and failed; in a batch, at some lines
 130  interrupted
@@ -24,8 +26,10 @@ from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidR
 from .ask import Question, ask, described
 from .batch import batch_command
 from .leaving import INTERRUPTED, drop_output, leaving_well
+from .ledger import ledger_app
 from .looking import doctor_command, models_command
 from .policies import policy_app
+from .report import report_command
 from .show import explain
 
 EXIT_CODES: tuple[tuple[type[DevSynthError], int], ...] = (
@@ -45,6 +49,8 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.command("batch")(batch_command)
+app.add_typer(ledger_app, name="ledger")
+app.command("report")(report_command)
 app.command("models")(models_command)
 app.command("doctor")(doctor_command)
 

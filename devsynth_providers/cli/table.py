@@ -69,3 +69,18 @@ def money(usd: float) -> str:
     """*usd* with two decimals, or as many as it has."""
     exact = f"{usd:.6f}".rstrip("0")
     return exact if len(exact.partition(".")[2]) > 2 else f"{usd:.2f}"
+
+
+def dollars(micros: int) -> str:
+    """*micros*, millionths of a dollar, with four decimals; what is less than the last of them is not nothing."""
+    return "<$0.0001" if 0 < micros < 100 else f"${micros / 1_000_000:,.4f}"
+
+
+def printable(text: str) -> str:
+    """*text*, which anybody may have chosen, without what a terminal would obey."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
+def for_sheets(value: object) -> object:
+    """*value* for CSV: text that a spreadsheet would take for a formula is marked as text."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") and value else value

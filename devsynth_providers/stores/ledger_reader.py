@@ -1,0 +1,208 @@
+"""A ledger read by whoever only looks: sums over groups of entries, and the entries. Nothing is written."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from .ledger_file import default_file, moment, opened
+
+
+class By(StrEnum):
+    """What entries are summed up by. Days begin in UTC."""
+
+    project = "project"
+    model = "model"
+    rule = "rule"
+    role = "role"
+    task = "task"
+    day = "day"
+
+
+_GIVEN_UP = "error IS NOT NULL AND error IN ('cancelled', 'process_ended')"
+_FAILED = "error IS NOT NULL AND error NOT IN ('cancelled', 'process_ended')"
+_ANSWERED = "state != 'reserved' AND error IS NULL"
+_COST = "coalesce(cost_micros, 0)"
+_SUMS = {
+    "attempts": "count(*)",
+    "calls": "count(DISTINCT call)",
+    "answered": f"sum({_ANSWERED})",
+    "failed": f"sum({_FAILED})",
+    "given_up": f"sum({_GIVEN_UP})",
+    "under_way": "sum(state = 'reserved')",
+    "retries": "sum(reason = 'retry')",
+    "fallbacks": "sum(reason = 'fallback')",
+    "hedges": "sum(reason = 'hedge')",
+    "input_tokens": "sum(coalesce(input_tokens, 0))",
+    "output_tokens": "sum(coalesce(output_tokens, 0))",
+    "cached_input_tokens": "sum(coalesce(cached_input_tokens, 0))",
+    "cost_micros": f"sum({_COST})",
+    "estimated_micros": f"sum((state = 'estimated') * {_COST})",
+    "reserved_micros": "sum((state = 'reserved') * reserved_micros)",
+    "retries_micros": f"sum((reason = 'retry') * {_COST})",
+    "unpriced": "sum(state != 'reserved' AND coalesce(basis = 'unknown', 0) AND reserved_micros = 0)",
+}
+COLUMNS = (
+    *("at", "call", "attempt", "reason", "state", "provider", "model", "project", "role", "task", "policy", "rule"),
+    *("tags", "cost_micros", "reserved_micros", "basis", "input_tokens", "output_tokens", "cached_input_tokens"),
+    *("cache_write_tokens", "reasoning_tokens", "usage_estimated", "error", "latency_s", "first_token_s"),
+    "finish_reason",
+)
+"""What is told of an entry: all but who has to settle it, and the purses it is paid from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which entries: those whose attempts began at *since* or later, and before *until* (seconds since 1970), and that
+    have the value that is given of each column in *having*. *failed* leaves only those that ended with an error."""
+
+    since: float | None = None
+    until: float | None = None
+    having: tuple[tuple[str, str], ...] = ()
+    failed: bool = False
+
+    def sql(self) -> tuple[str, list[Any]]:
+        """A condition, and its parameters."""
+        said: list[tuple[str, Any]] = []
+        if self.since is not None:
+            said.append(("at >= ?", self.since))
+        if self.until is not None:
+            said.append(("at < ?", self.until))
+        for column, value in self.having:
+            assert column in COLUMNS
+            said.append((f"{column} = ?", value))
+        conditions = [*(condition for condition, _ in said), *([f"({_FAILED})"] if self.failed else [])]
+        return " AND ".join(conditions) or "TRUE", [value for _, value in said]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Half, and 95 in a hundred, took no longer than this; ``None`` where nothing was measured."""
+
+    p50: float | None = None
+    p95: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """What the entries of one group come to. *calls* are counted once in each group that they have an attempt in; money
+    is in millionths of a dollar. *estimated_micros* is a part of *cost_micros*, *reserved_micros* is not: it may be
+    needed for attempts under way. *given_up* are attempts that nobody waited for in the end. *unpriced* ones are not in
+    the cost, since no price is known for them."""
+
+    key: str | None = None
+    attempts: int = 0
+    calls: int = 0
+    answered: int = 0
+    failed: int = 0
+    given_up: int = 0
+    under_way: int = 0
+    retries: int = 0
+    fallbacks: int = 0
+    hedges: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cost_micros: int = 0
+    estimated_micros: int = 0
+    reserved_micros: int = 0
+    retries_micros: int = 0
+    unpriced: int = 0
+    latency_s: Quantiles = field(default=Quantiles())
+    first_token_s: Quantiles = field(default=Quantiles())
+
+
+class LedgerReader:
+    """What one ledger says, at the moment at which it was opened; others may go on writing to it."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def groups(self, by: By, wanted: Wanted = Wanted(), *, timed: bool = True) -> list[Group]:
+        """The dearest first; days in their order. Unless *timed*, without the times they took: that is quicker."""
+        found = self._timed(self._sums(by, wanted), by, wanted) if timed else self._sums(by, wanted)
+        if by is By.day:
+            return sorted(found, key=lambda each: each.key or "")
+        return sorted(found, key=lambda each: (-each.cost_micros, -each.attempts, each.key or ""))
+
+    def total(self, wanted: Wanted = Wanted()) -> Group:
+        return next(iter(self._timed(self._sums(None, wanted), None, wanted)), Group())
+
+    def errors(self, by: By, wanted: Wanted = Wanted()) -> dict[str | None, str]:
+        """Of each group in which attempts failed, the kind of error that was there most often."""
+        condition, values = wanted.sql()
+        rows = self._database.execute(
+            f"SELECT {_key(by)}, error FROM entries WHERE ({condition}) AND {_FAILED}"
+            " GROUP BY 1, 2 ORDER BY count(*), error",
+            values,
+        )
+        return dict(rows.fetchall())
+
+    def entries(self, wanted: Wanted = Wanted(), *, latest: int | None = None) -> Iterator[dict[str, Any]]:
+        """Entries as plain values by column, oldest first; or so many of the *latest*, the last of them first."""
+        condition, values = wanted.sql()
+        order = "at, id" if latest is None else "at DESC, id DESC"
+        rows = self._database.execute(
+            f"SELECT {', '.join(COLUMNS)} FROM entries WHERE {condition} ORDER BY {order} LIMIT ?",
+            [*values, -1 if latest is None else latest],
+        )
+        for row in rows:
+            entry = dict(zip(COLUMNS, row, strict=True))
+            entry["at"] = moment(entry["at"])
+            entry["tags"] = json.loads(entry["tags"])
+            entry["usage_estimated"] = None if entry["usage_estimated"] is None else bool(entry["usage_estimated"])
+            yield entry
+
+    def _sums(self, by: By | None, wanted: Wanted) -> list[Group]:
+        condition, values = wanted.sql()
+        rows = self._database.execute(
+            f"SELECT {_key(by)} AS key, {', '.join(_SUMS.values())} FROM entries WHERE {condition} GROUP BY 1", values
+        )
+        return [Group(key=key, **dict(zip(_SUMS, sums, strict=True))) for key, *sums in rows]
+
+    def _timed(self, groups: list[Group], by: By | None, wanted: Wanted) -> list[Group]:
+        latency, first_token = (self._quantiles(what, by, wanted) for what in ("latency_s", "first_token_s"))
+        return [
+            replace(
+                each,
+                latency_s=latency.get(each.key, Quantiles()),
+                first_token_s=first_token.get(each.key, Quantiles()),
+            )
+            for each in groups
+        ]
+
+    def _quantiles(self, what: str, by: By | None, wanted: Wanted) -> dict[str | None, Quantiles]:
+        """By nearest rank, of attempts that answered: each is a value that was measured."""
+        condition, values = wanted.sql()
+        rows = self._database.execute(
+            f"SELECT key, max(value) FILTER (WHERE at = (of * 50 + 99) / 100),"
+            f" max(value) FILTER (WHERE at = (of * 95 + 99) / 100) FROM ("
+            f" SELECT key, value, row_number() OVER (PARTITION BY key ORDER BY value) AS at,"
+            f" count(*) OVER (PARTITION BY key) AS of FROM ("
+            f" SELECT {_key(by)} AS key, {what} AS value FROM entries"
+            f" WHERE ({condition}) AND {_ANSWERED} AND {what} IS NOT NULL)) GROUP BY key",
+            values,
+        )
+        return {key: Quantiles(p50, p95) for key, p50, p95 in rows}
+
+
+def _key(by: By | None) -> str:
+    """What entries of one group have in common, in SQL."""
+    if by is None:
+        return "NULL"
+    return "strftime('%Y-%m-%d', at, 'unixepoch')" if by is By.day else by.value
+
+
+@contextmanager
+def read_ledger(file: Path | None = None) -> Iterator[LedgerReader]:
+    """Open *file* to look at it, or the user's own ledger. Raises ``ConfigurationError`` with what to do where there
+    is none that this version can read."""
+    with opened(file or default_file(), "ro") as database:
+        database.execute("BEGIN")  # what is told is of one moment
+        yield LedgerReader(database)
