@@ -260,6 +260,7 @@ class TestTheLedger:
         mine = router(slow, quick, ledger=ledger, hedge=Hedge(after=0.01, max_extra=1.0))
         response = await mine.complete("hi")
         assert response.model == "quick"
+        await ledger.aclose()  # it does what is left first
         written = rows(file, "model, reason, state, cost_micros")
         assert [(row[0], row[1]) for row in written] == [("slow", "primary"), ("quick", "hedge")]
         assert [row[3] for row in written] == [each.cost_micros for each in response.attempts]

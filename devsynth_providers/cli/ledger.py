@@ -11,9 +11,10 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from ..stores.ledger_file import default_file, moment
+from ..stores.ledger_file import moment
 from ..stores.ledger_reader import COLUMNS, Wanted, read_ledger
 from ..stores.ledger_upkeep import Checked, Old, check, old, prune
+from ..stores.places import default_ledger
 from .leaving import leaving_well
 from .moments import FORMS, between, moment_of
 from .output import written
@@ -90,7 +91,7 @@ def export_command(
     with leaving_well():
         having = {"project": project, "role": role, "task": task, "rule": rule, "model": model}
         wanted = _wanted(since, until, having, failed)
-        with read_ledger(ledger) as reader, written(output, never=ledger or default_file()) as text:
+        with read_ledger(ledger) as reader, written(output, never=ledger or default_ledger()) as text:
             _WRITERS[form](reader.entries(wanted), text)
 
 
@@ -100,7 +101,7 @@ def check_command(ledger: LedgerOption = None, as_json: JsonOption = False) -> N
 
     Exit codes: 0 it is right, 2 wrong usage, 3 it is not, or it can not be read.
     """
-    file = ledger or default_file()
+    file = ledger or default_ledger()
     with leaving_well(as_json=as_json):
         found = check(file)
         if as_json:
@@ -126,7 +127,7 @@ def prune_command(
 
     Exit codes: 0 done, or said what would be, 2 wrong usage, 3 there is no ledger, or it can not be written.
     """
-    file = ledger or default_file()
+    file = ledger or default_ledger()
     with leaving_well(as_json=as_json):
         end = moment_of(before, "--before")
         assert end is not None

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..stores.ledger_file import default_file
 from ..stores.ledger_reader import By, Wanted
+from ..stores.places import default_ledger
 from .leaving import leaving_well
 from .moments import FORMS, between
 from .output import written
@@ -52,5 +52,5 @@ def report_command(
     with leaving_well(as_json=form == FormatName.json):
         begin, end = between(since, until)
         text = _WRITTEN[form](collect(ledger, by, Wanted(since=begin, until=end)))
-        with written(output, never=ledger or default_file()) as place:
+        with written(output, never=ledger or default_ledger()) as place:
             place.write(text)

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..stores.ledger_file import default_file, moment
+from ..stores.ledger_file import moment
 from ..stores.ledger_reader import By, Group, LedgerReader, Wanted, read_ledger
+from ..stores.places import default_ledger
 from .suggestions import Suggestion, Sums, suggestions
 from .table import counted, dollars, drawn, for_sheets, number, printable, room, wrapped
 
@@ -41,7 +42,7 @@ def collect(file: Path | None, by: By, wanted: Wanted) -> Report:
         total, groups = ledger.total(wanted), ledger.groups(by, wanted)
         days = groups if by is By.day else ledger.groups(By.day, wanted, timed=False)
         return Report(
-            file=file or default_file(),
+            file=file or default_ledger(),
             by=by,
             wanted=wanted,
             total=total,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from ..errors import ConfigurationError
+from ..stores.ledger_file import opened
+from ..stores.places import default_ledger
 from ..stores.response_cache import default_directory, private
 from .finding import Finding
 
 
 def stores() -> list[Finding]:
-    """The findings about the cache and the ledger. No router of this version keeps a ledger, and that is said."""
-    return [
-        _cache(),
-        Finding("stores", "ok", "ledger", "not kept by routers of this version: costs stand on answers and in traces"),
-    ]
+    """The findings about the user's own cache and ledger."""
+    return [_cache(), _ledger()]
 
 
 def _cache() -> Finding:
@@ -25,3 +24,15 @@ def _cache() -> Finding:
         return Finding("stores", "broken", "cache", str(error), "a rule with cache can not be carried out before")
     size = sum(file.stat().st_size for file in directory.glob("*") if file.is_file())
     return Finding("stores", "ok", "cache", f"{size / 1_000_000:.1f} MB in {directory}")
+
+
+def _ledger() -> Finding:
+    file = default_ledger()
+    if not file.exists():
+        return Finding("stores", "ok", "ledger", "nothing is written yet: it begins with the first policy with budgets")
+    try:
+        with opened(file, "ro") as database:
+            (entries,) = database.execute("SELECT count(*) FROM entries").fetchone()
+    except ConfigurationError as error:
+        return Finding("stores", "broken", "ledger", str(error), "a policy with budgets is refused before")
+    return Finding("stores", "ok", "ledger", f"{entries} attempts, {file.stat().st_size / 1_000_000:.1f} MB in {file}")

@@ -11,15 +11,9 @@ from typing import Literal
 
 from ..errors import ConfigurationError
 from .migrations import MIGRATIONS
-from .places import state_directory
 
 LOCKED_S = 5.0
 """How long to wait for whoever holds the file: readers wait for nobody, only ``prune`` does."""
-
-
-def default_file() -> Path:
-    """Where routers keep their ledger if they are not told another place."""
-    return state_directory() / "ledger.sqlite3"
 
 
 @contextmanager

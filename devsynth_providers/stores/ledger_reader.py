@@ -11,7 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from .ledger_file import default_file, moment, opened
+from .ledger_file import moment, opened
+from .places import default_ledger
 
 
 class By(StrEnum):
@@ -203,6 +204,6 @@ def _key(by: By | None) -> str:
 def read_ledger(file: Path | None = None) -> Iterator[LedgerReader]:
     """Open *file* to look at it, or the user's own ledger. Raises ``ConfigurationError`` with what to do where there
     is none that this version can read."""
-    with opened(file or default_file(), "ro") as database:
+    with opened(file or default_ledger(), "ro") as database:
         database.execute("BEGIN")  # what is told is of one moment
         yield LedgerReader(database)
