@@ -27,11 +27,6 @@ PAUSE_S = 0.05
 Paid = tuple[str, str]
 """An account and a span of time."""
 
-_PRUNED = (
-    "CREATE TABLE IF NOT EXISTS pruned (account TEXT NOT NULL, period TEXT NOT NULL, micros INTEGER NOT NULL,"
-    " PRIMARY KEY (account, period)) WITHOUT ROWID"
-)
-"""What was paid by entries that are no longer there. Only who prunes and who checks knows it."""
 _NAMES: tuple[tuple[Period, str, str], ...] = (
     ("hour", r"\d{4}-\d\d-\d\dT\d\d[+-]\d{4}", "%Y-%m-%dT%H%z"),
     ("day", r"\d{4}-\d\d-\d\d", "%Y-%m-%d"),
@@ -85,8 +80,7 @@ def check(file: Path, *, clock: Callable[[], float] = time.time) -> Checked:
         database.execute("BEGIN")
         damage = tuple(told for (told,) in database.execute("PRAGMA quick_check(10)") if told != "ok")
         paid = Counter[Paid](_paid(database))
-        if _has_pruned(database):
-            paid.update(_amounts(database, "SELECT account, period, micros FROM pruned"))
+        paid.update(_amounts(database, "SELECT account, period, micros FROM pruned"))
         balances = _amounts(database, "SELECT account, period, micros FROM balances")
         left = left_micros = 0
         for process, count, micros in database.execute(
@@ -137,7 +131,6 @@ def prune(
     balance stays until its span of time is over and no entry is left of it. Routers may use the file meanwhile."""
     removed = 0
     with opened(file, "rw") as database:
-        database.execute(_PRUNED)
         while some := _remove(database, before, batch):
             removed += some
             sleep(PAUSE_S)
@@ -203,10 +196,6 @@ def _paid(database: sqlite3.Connection) -> dict[Paid, int]:
 
 def _amounts(database: sqlite3.Connection, query: str) -> dict[Paid, int]:
     return {(account, period): micros for account, period, micros in database.execute(query)}
-
-
-def _has_pruned(database: sqlite3.Connection) -> bool:
-    return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'pruned'").fetchone() is not None
 
 
 @contextmanager

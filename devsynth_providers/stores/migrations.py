@@ -49,5 +49,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (account, period)
         ) WITHOUT ROWID
         """,
+        """
+        CREATE TABLE pruned (  -- what was paid by entries that are no longer there
+            account TEXT NOT NULL,
+            period TEXT NOT NULL,
+            micros INTEGER NOT NULL,
+            PRIMARY KEY (account, period)
+        ) WITHOUT ROWID
+        """,
     ),
 )
