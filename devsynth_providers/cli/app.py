@@ -3,8 +3,6 @@
 0    done
 1    something went wrong that is this library's fault
 2    the command line itself is wrong, or what a batch is to ask
-3    a policy, a setting or a key is wrong, or something is not installed; doctor found something broken
-2    the command line itself is wrong
 3    a policy, a setting or a key is wrong, or something is not installed; doctor or ledger check found it broken
 4    no model fits: the limits, or what is configured, leave none
 5    the models were asked and failed; in a batch, at some lines
