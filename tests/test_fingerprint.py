@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import random
 import subprocess
 import sys
 from dataclasses import fields, replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -92,6 +94,45 @@ def test_no_two_tenants_share_anything(
     one: str | None, role: str | None, other: str | None, second: str | None
 ) -> None:
     assert (of(tenant=Tenant(one, role)) == of(tenant=Tenant(other, second))) == ((one, role) == (other, second))
+
+
+@pytest.mark.slow
+def test_of_a_million_pairs_of_tenant_and_request_no_two_share_anything() -> None:
+    """Names and prompts are of pieces that a separator, a quotation or a kind of value could be taken for."""
+    draw = random.Random(11)
+    pieces = [
+        "",
+        "a",
+        "b",
+        "ab",
+        "null",
+        "None",
+        "0",
+        '"',
+        "'",
+        ",",
+        '","',
+        "\\",
+        "\n",
+        "[",
+        "]",
+        ":",
+        "é",
+        "e\u0301",
+        "\0",
+    ]
+
+    def texts(count: int) -> list[str]:
+        made: dict[str, None] = {}
+        while len(made) < count:
+            made["".join(draw.choices(pieces, k=draw.randrange(1, 6)))] = None
+        return list(made)
+
+    names: list[str | None] = [None, *texts(99)]
+    requests = [replace(CHAT, messages=(Message("user", text),), tools=(), parameters={}) for text in texts(100)]
+    prints = {of(request, Tenant(*pair), MODELS[:1]) for pair in product(names, names) for request in requests}
+    assert len(prints) == 1_000_000
+    assert None not in prints
 
 
 def test_the_models_count_in_their_order_by_who_they_are_and_not_by_what_they_cost() -> None:
