@@ -16,6 +16,8 @@ from .policy.zones import zone_of
 from .stores.entries import Entry, Ledger, Outcome, Purse, Spent, ends_at, period_of
 from .types import Attempt, ChatRequest, Model, Request, RunBudget
 
+WARNS = " (warns)"
+"""Stands behind the name of an account that only warns."""
 NOT_SETTLED = "an attempt stays in the ledger as what it could have cost at most: %s"
 _log = logging.getLogger("devsynth_providers")
 
@@ -73,25 +75,34 @@ class Book:
     async def _written(self, ledger: Ledger, request: Request, model: Model, worst: int | None) -> bool:
         """Whether the entry stands in the ledger; if not, the budgets say that the attempt may be made all the same."""
         now = datetime.fromtimestamp(self._clock(), UTC)
-        paid = {_purse(budget, request, self._policy, now): budget for budget in self._budgets}
-        if worst == 0:
-            paid = {}
+        paid = {} if worst == 0 else self._purses(request, now)
         if worst is None and (strict := [each for each in paid.values() if each.when_spent != "warn"]):
             raise _refusal(f"{model.name} has no known price, and a budget has to hold", strict[0])
         try:
             told = await ledger.reserve(self._entry(request, model, worst or 0), tuple(paid))
         except LedgerUnavailable as error:
-            if any(each.when_unavailable == "refuse" for each in paid.values()):
+            if paid and any(each.when_unavailable == "refuse" for each in self._budgets):
                 raise
             _log.warning("an attempt is not in the ledger: %s", error)
             return False
         for spent in told.over:
             telemetry.event("budget.warned", **_facts(spent))
-            _log.warning("%s is over its budget: %s", spent.purse.account, _figures(spent))
+            _log.warning("%s is over its budget: %s", spent.purse.account.removesuffix(WARNS), _figures(spent))
         if told.refused is not None:
             telemetry.event("budget.rejected", **_facts(told.refused))
             raise _exceeded(told.refused, paid[told.refused.purse], now, worst or 0, model)
         return True
+
+    def _purses(self, request: Request, now: datetime) -> dict[Purse, Budget]:
+        """What an attempt is paid from: each account in each span of time once. Of several budgets for one, the
+        smallest is reached first; those that only warn have accounts of their own, beside those that hold."""
+        smallest: dict[tuple[str, str], tuple[Purse, Budget]] = {}
+        for budget in self._budgets:
+            purse = _purse(budget, request, self._policy, now)
+            known = smallest.get(purse[:2])
+            if known is None or purse.limit_micros < known[0].limit_micros:
+                smallest[purse[:2]] = purse, budget
+        return dict(smallest.values())
 
     def _entry(self, request: Request, model: Model, worst: int) -> Entry:
         call = request.call
@@ -174,7 +185,8 @@ def _purse(budget: Budget, request: Request, policy: str, now: datetime) -> Purs
     period = period_of(budget.per, now, zone_of(budget.zone))
     if budget.zone != "UTC" and budget.per != "total":
         period = f"{period} {budget.zone}"
-    return Purse(f"{budget.scope}:{whose or ''}", period, budget.limit_micros, budget.when_spent != "warn")
+    warns = budget.when_spent == "warn"
+    return Purse(f"{budget.scope}:{whose or ''}{WARNS if warns else ''}", period, budget.limit_micros, not warns)
 
 
 def _exceeded(spent: Spent, budget: Budget, now: datetime, worst: int, model: Model) -> BudgetExceeded:
@@ -204,7 +216,7 @@ def _figures(spent: Spent) -> str:
 def _facts(spent: Spent) -> dict[str, str | int]:
     purse = spent.purse
     return {
-        "account": purse.account,
+        "account": purse.account.removesuffix(WARNS),
         "period": purse.period,
         "limit_usd_micros": purse.limit_micros,
         "spent_usd_micros": spent.spent_micros,

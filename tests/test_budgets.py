@@ -161,6 +161,23 @@ class TestOfPolicies:
         assert caplog.text.count("project:a is over its budget") == 2
         assert len(rows(file)) == 3
 
+    async def test_one_may_warn_before_another_for_the_same_refuses(
+        self, ledger: SqliteLedger, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        far = ScriptedProvider(*["ok"] * 9, model=model(price=PRICED), usage=Usage(2, 1000))
+        both = (
+            Budget(scope="project", limit_usd=1.5 * WORST_USD, when_spent="warn"),
+            Budget(scope="project", limit_usd=9 * WORST_USD, when_spent="degrade"),
+            Budget(scope="project", limit_usd=3.5 * WORST_USD),
+        )
+        mine = router(far, ledger=ledger, budgets=both)
+        for _ in range(3):
+            await mine.complete("hi", project="a")
+        assert caplog.text.count("project:a is over its budget") == 2
+        with pytest.raises(BudgetExceeded, match="project:a has too little left"):
+            await mine.complete("hi", project="a")
+        assert len(far.requests) == 3
+
     async def test_per_call_it_is_a_ceiling_for_each_request(self, file: Path) -> None:
         mine = router(answering(), budgets=(Budget(scope="project", limit_usd=0.01, per="call"),))
         assert (await mine.complete("hi", max_tokens=100)).text == "ok"
@@ -364,6 +381,15 @@ class TestOfRuns:
             with pytest.raises(BudgetExceeded, match="all 2 calls"):
                 await mine.complete("hi")
         assert (outer.calls, inner.calls) == (2, 2)
+
+    async def test_one_that_is_entered_twice_counts_once(self) -> None:
+        mine = router(answering())
+        run = mine.budget(calls=2)
+        with run, run:
+            await mine.complete("hi")
+        with run:
+            await mine.complete("hi")
+        assert run.calls == 2
 
     async def test_tasks_share_it_and_do_not_overrun_it_together(self) -> None:
         far = answering("m", *[(0.01, "ok")] * 50)

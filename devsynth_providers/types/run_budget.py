@@ -42,8 +42,8 @@ class RunBudget:
 
     @staticmethod
     def open_for(owner: object) -> tuple[RunBudget, ...]:
-        """Those of *owner* that are open here, the outermost first."""
-        return tuple(each for each in _open.get() if each._owner is owner)
+        """Those of *owner* that are open here, each once, the outermost first."""
+        return tuple(dict.fromkeys(each for each in _open.get() if each._owner is owner))
 
     @property
     def spent_usd(self) -> float:
