@@ -76,8 +76,9 @@ class Book:
         """Whether the entry stands in the ledger; if not, the budgets say that the attempt may be made all the same."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         paid = {} if worst == 0 else self._purses(request, now)
-        if worst is None and (strict := [each for each in paid.values() if each.when_spent != "warn"]):
-            raise _refusal(f"{model.name} has no known price, and a budget has to hold", strict[0])
+        if worst is None and (strict := next((purse for purse in paid if purse.binding), None)):
+            what = f"{strict.account} can not pay for {model.name}, which has no known price"
+            raise _refusal(what, strict, paid[strict])
         try:
             told = await ledger.reserve(self._entry(request, model, worst or 0), tuple(paid))
         except LedgerUnavailable as error:
@@ -196,16 +197,17 @@ def _exceeded(spent: Spent, budget: Budget, now: datetime, worst: int, model: Mo
     refusal = _refusal(
         f"{spent.purse.account} has too little left: {model.name} could cost ${worst / 1_000_000:.6f}, and "
         f"{_figures(spent)} per {budget.per}{until}",
+        spent.purse,
         budget,
     )
-    refusal.account, refusal.resets_at = spent.purse.account, resets_at
-    refusal.limit_usd, refusal.spent_usd = budget.limit_usd, spent.spent_micros / 1_000_000
+    refusal.resets_at, refusal.spent_usd = resets_at, spent.spent_micros / 1_000_000
     return refusal
 
 
-def _refusal(message: str, budget: Budget) -> BudgetExceeded:
+def _refusal(message: str, purse: Purse, budget: Budget) -> BudgetExceeded:
     refusal = BudgetExceeded(message)
-    refusal.account, refusal.passes_on = budget.scope, budget.when_spent == "degrade"
+    refusal.account, refusal.limit_usd = purse.account, budget.limit_usd
+    refusal.passes_on = budget.when_spent == "degrade"
     return refusal
 
 
