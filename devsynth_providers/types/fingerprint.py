@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple, Self
@@ -16,6 +16,9 @@ _VERSION = 1
 _NOT_ASKED = frozenset(("project", "role", "task", "tags", "limits", "call"))
 """Fields of a request that say for whom it is and how it is decided. The tenant stands before all else; what the others
 led to is in the models, and in what was decided."""
+
+
+_written = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Tenant(NamedTuple):
@@ -36,10 +39,11 @@ def fingerprint(tenant: Tenant, request: Request, models: Iterable[Model], *deci
     order of their keys; 1 and 1.0 are one number, and no truth value. A request with something in it that can not be
     compared is like no other: ``None``.
     """
-    asked = [[field.name, getattr(request, field.name)] for field in fields(request) if field.name not in _NOT_ASKED]
-    whole = [_VERSION, list(tenant), type(request).__qualname__, asked, list(map(_who, models)), list(decided)]
+    _, names = _about(request)
     try:
-        return sha256(json.dumps(_plain(whole), separators=(",", ":")).encode("ascii")).hexdigest()
+        asked = [[name, _plain(getattr(request, name))] for name in names if name not in _NOT_ASKED]
+        whole = [_VERSION, tenant, type(request).__qualname__, asked, list(map(_who, models)), _plain(decided)]
+        return sha256(_written(whole).encode("ascii")).hexdigest()
     except (TypeError, ValueError, RecursionError):
         return None
 
@@ -51,26 +55,65 @@ def _who(model: Model) -> list[str | None]:
 
 def _plain(value: Any) -> Any:
     """*value* as JSON that tells different values apart: a mapping is an object with one key, which no list is."""
-    if value is None or isinstance(value, str | bool | int):
+    write = _WRITERS.get(type(value))
+    return _other(value) if write is None else write(value)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _number(value: float) -> float:
+    return int(value) if value.is_integer() else value
+
+
+def _sequence(value: Iterable[Any]) -> list[Any]:
+    return [_plain(each) for each in value]
+
+
+def _mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {"": sorted(([json.dumps(_key(key)), _plain(each)] for key, each in value.items()), key=lambda it: it[0])}
+
+
+_WRITERS: dict[type, Callable[[Any], Any]] = {
+    **dict.fromkeys((type(None), str, bool, int), _same),
+    **dict.fromkeys((list, tuple), _sequence),
+    float: _number,
+    dict: _mapping,
+}
+"""For what nearly all is made of; the rest is looked at more closely."""
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, str | int):
         return value
     if isinstance(value, float):
-        return int(value) if value.is_integer() else value
+        return _number(value)
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return _sequence(value)
     if isinstance(value, Mapping):
-        return {
-            "": sorted(([json.dumps(_key(key)), _plain(each)] for key, each in value.items()), key=lambda it: it[0])
-        }
+        return _mapping(value)
     if is_dataclass(value) and not isinstance(value, type):
-        about = type(value)
-        pairs = [[field.name, _plain(getattr(value, field.name))] for field in fields(value)]
-        return {f"{about.__module__}.{about.__qualname__}": pairs}
+        name, names = _about(value)
+        return {name: [[field, _plain(getattr(value, field))] for field in names]}
     raise TypeError(f"a {type(value).__name__} can not be compared")
+
+
+def _about(value: Any) -> tuple[str, tuple[str, ...]]:
+    """What the dataclass of *value* is called, and its fields."""
+    kind = type(value)
+    if (about := _known.get(kind)) is None:
+        names = tuple(field.name for field in fields(value))
+        about = _known[kind] = f"{kind.__module__}.{kind.__qualname__}", names
+    return about
+
+
+_known: dict[type, tuple[str, tuple[str, ...]]] = {}
 
 
 def _key(value: object) -> str | float | None:
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
-        return int(value) if value.is_integer() else value
+        return _number(value)
     raise TypeError(f"a {type(value).__name__} is no key that can be compared")
