@@ -167,9 +167,10 @@ if TYPE_CHECKING:
     from .providers.stub import StubProvider as StubProvider
     from .reply import Reply as Reply
     from .router import Router as Router
-    from .stores.response_cache import CacheStatistics as CacheStatistics
+    from .stores.redis_cache import RedisCache as RedisCache
     from .stores.response_cache import ResponseCache as ResponseCache
     from .stores.sqlite_ledger import SqliteLedger as SqliteLedger
+    from .stores.terms import CacheStatistics as CacheStatistics
     from .sync import SyncRouter as SyncRouter
     from .tokens import TokenCounter as TokenCounter
     from .types import (
@@ -283,8 +284,10 @@ _HOMES = {
     "providers.stub": "StubProvider",
     "reply": "Reply",
     "router": "Router",
-    "stores.response_cache": "CacheStatistics ResponseCache",
+    "stores.redis_cache": "RedisCache",
+    "stores.response_cache": "ResponseCache",
     "stores.sqlite_ledger": "SqliteLedger",
+    "stores.terms": "CacheStatistics",
     "sync": "SyncRouter",
     "tokens": "TokenCounter",
     "types": (

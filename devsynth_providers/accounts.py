@@ -171,6 +171,9 @@ class Reservation:
         except LedgerUnavailable as error:
             _log.warning(NOT_SETTLED, error)
             return None
+        if written.done():
+            _complain(written)
+            return None
         written.add_done_callback(_complain)
         return asyncio.gather(asyncio.shield(written), return_exceptions=True)
 

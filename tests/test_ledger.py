@@ -445,7 +445,7 @@ def _read_until(child: int, told: Path) -> list[int]:
 
 def _fail_at(ledger: SqliteLedger, step: int) -> None:
     """Let the database fail at the *step*th instruction from now on; 0 for never."""
-    if ledger._database is None:
+    if ledger._database._connection is None:
         return  # it gave the connection up, and will open another
     left = [step]
 
@@ -453,4 +453,4 @@ def _fail_at(ledger: SqliteLedger, step: int) -> None:
         left[0] -= 1
         return int(left[0] < 0)
 
-    ledger._database.set_progress_handler(count if step else None, 1)
+    ledger._database._connection.set_progress_handler(count if step else None, 1)

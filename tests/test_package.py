@@ -22,7 +22,7 @@ Expect FREE Facts FallbackProvider Health Hedge InvalidRequest Keep LMStudioProv
 LimitReached Limits LiteLLMProvider LocalProvider MalformedResponse Message Model ModelNotFound Network NoModelFits
 NotConfigured NotPaid OpenAIProvider OpenRouterProvider Plan Policy PolicyError Price ProviderError ProviderFactory
 ProviderPort ProviderRegistry ProviderTimeout ProviderUnavailable QuotaExhausted Range RateLimitError RateLimits
-Rejection Reply Request RequestRejected Response ResponseCache Retry Router Rule RunBudget Setting Settings
+RedisCache Rejection Reply Request RequestRejected Response ResponseCache Retry Router Rule RunBudget Setting Settings
 SqliteLedger StreamInterrupted StubProvider SyncRouter TaskAnalyzer TaskFacts TimeOfDay Timeouts Tls TokenCounter
 Tolerance ToolCall Usage Weights When registry stack
 """

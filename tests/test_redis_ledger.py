@@ -94,6 +94,24 @@ class TestLostAnswers:
             assert await ledger.settle("before", 1, PAID)
             await ledger.aclose()
 
+    @pytest.mark.parametrize("at_s", [0.0, 0.0003, 0.001, 0.003])
+    async def test_of_a_reservation_that_was_cancelled_leave_nothing_reserved(
+        self, store: OnServer, at_s: float
+    ) -> None:
+        ledger = store.open()
+        await ledger.spent_micros(PURSE)
+        cancelled = Outcome(cost_micros=0, basis="free", error="cancelled")
+        for number in range(20):
+            task = asyncio.ensure_future(ledger.reserve(entry(f"c{number}", worst=10), [PURSE]))
+            await asyncio.sleep(at_s)
+            task.cancel()
+            await asyncio.wait([task])
+            await ledger.settle(f"c{number}", 1, cancelled)
+        assert {each["state"] for each in store.entries()} <= {"settled"}
+        assert await ledger.spent_micros(PURSE) == 0
+        await ledger.aclose()
+        adds_up(store)
+
 
 class TestServers:
     async def test_that_are_killed_keep_what_they_acknowledged(self, own_server: RedisServer) -> None:

@@ -192,7 +192,7 @@ class TestAgainstItsOwner:
                 database.execute("DELETE FROM Cache")
                 database.execute(
                     "INSERT INTO Cache(key, raw, store_time, access_time, mode, value) VALUES (?, 1, 0, 0, 1, ?)",
-                    (kept._row("tenant", "key"), changed),
+                    (kept._seal.row("tenant", "key"), changed),
                 )
             assert await kept.get("tenant", "key") is None, at
         assert kept.statistics.refused == len(entry)
@@ -201,7 +201,7 @@ class TestAgainstItsOwner:
     async def test_an_entry_that_was_moved_to_another_tenant_is_a_miss(self, place: Path) -> None:
         await filled(place, "of the tenant")
         kept = cache(place)
-        execute(place, "UPDATE Cache SET key = ?", values=(kept._row("thief", "key"),))
+        execute(place, "UPDATE Cache SET key = ?", values=(kept._seal.row("thief", "key"),))
         assert await kept.get("thief", "key") is None
         await kept.aclose()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigurationError
 from ..stores.ledger_file import opened
-from ..stores.places import default_ledger
-from ..stores.response_cache import default_directory, private
+from ..stores.places import default_cache, default_ledger, private
 from .finding import Finding
 
 
@@ -15,7 +14,7 @@ def stores() -> list[Finding]:
 
 
 def _cache() -> Finding:
-    directory = default_directory()
+    directory = default_cache()
     if not directory.exists():
         return Finding("stores", "ok", "cache", "nothing is kept yet: it begins with the first rule that says cache")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -12,11 +13,16 @@ from .. import telemetry
 from ..policy.coding import decoded, encoded
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import ChatRequest, Chunk, EmbedRequest, Keep, Request, Tenant, Vector, fingerprint
+from ..stores.claims import ALONE, Claim
+from ..types import ChatRequest, Chunk, Conduct, EmbedRequest, Keep, Request, Tenant, Vector, fingerprint
 from .wrapper import Wrapper
 
 WHOLE = frozenset(("stop", "tool_calls", "function_call"))
 """Finish reasons of answers that are worth keeping: not of those that were cut for their length or their content."""
+LEASE_S = 120.0
+"""How long others may take a call without a deadline to be under way."""
+PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.16
+"""Between two looks whether another process has its answer: short at first, then twice as long each time."""
 
 
 class Cache(Protocol):
@@ -28,6 +34,10 @@ class Cache(Protocol):
     def put(self, scope: str, key: str, value: Any, ttl: float | None = None) -> None:
         """Keep *value* for *ttl* seconds. Nobody waits for it."""
 
+    async def claim(self, scope: str, key: str, lease_s: float) -> Claim | None:
+        """Leave to make the call whose answer is to be kept at *key*, for *lease_s* at most; ``None`` while another
+        process makes it."""
+
 
 class Cached(Wrapper):
     """Look in the *cache* before asking, and keep there what came whole, for as long as *keep* says.
@@ -36,47 +46,72 @@ class Cached(Wrapper):
     together, never gets what was kept for another. Answers at a temperature above 0 are drawn by chance, and each is
     only one of many: they are kept where *keep* says ``sampled``. Of texts to embed only those that are new are asked
     for.
+
+    Where the *conduct* lets equal requests share an answer, one that another process is just being given is waited for,
+    with half of the time that there is: the cache knows who asks for what.
     """
 
-    def __init__(self, inner: ProviderPort, cache: Cache, keep: Keep) -> None:
+    def __init__(self, inner: ProviderPort, cache: Cache, keep: Keep, conduct: Conduct = Conduct()) -> None:
         super().__init__(inner)
         self._cache = cache
         self._keep = keep
+        self._conduct = conduct
 
     @override
     async def send(self, request: Request) -> Reply:
         if isinstance(request, EmbedRequest):
             return await self._embedded(request)
-        if not isinstance(request, ChatRequest) or (request.temperature > 0 and not self._keep.sampled):
+        key, scope = self._key(request), _scope(request)
+        if key is None or (request.sampled and not self._keep.sampled):
             return await self.inner.send(request)
-        key, scope = self._key(replace(request, stream=False)), _scope(request)
-        kept = await self._looked_up(scope, [key])
-        if pieces := _read(list[Chunk], kept.get(key or "")):
-            return await self._replayed(pieces)
+        if (kept := await self._replayed(scope, key)) is not None:
+            return kept
+        claim = await self._claimed(request, scope, key)
+        try:
+            if not claim.own and (kept := await self._replayed(scope, key)) is not None:
+                return kept
+            reply = await self.inner.send(request)
+        except BaseException:
+            claim.done()
+            raise
 
         def keep(reply: Reply, error: BaseException | None) -> None:
-            if key is not None and error is None and reply.finish_reason in WHOLE and not reply.cached:
+            if error is None and reply.finish_reason in WHOLE and not reply.cached:
                 self._cache.put(scope, key, encoded(reply.pieces), self._keep.ttl_s)
+            claim.done()
 
-        return (await self.inner.send(request)).on_finish(keep)
+        return reply.on_finish(keep)
 
     async def _embedded(self, request: EmbedRequest) -> Reply:
         keys = {text: self._key(replace(request, texts=(text,))) for text in request.texts}
         scope = _scope(request)
-        kept = await self._looked_up(scope, list(keys.values()))
-        known = {text: vector for text, key in keys.items() if (vector := _read(Vector, kept.get(key or "")))}
+        known = await self._known(scope, keys)
+        claim = ALONE
+        if new := tuple(text for text in keys if text not in known):
+            claim = await self._claimed(request, scope, self._key(replace(request, texts=new)))
+        try:
+            if not claim.own:
+                known = await self._known(scope, keys)
+            return await self._joined(request, scope, keys, known)
+        finally:
+            claim.done()
+
+    async def _joined(
+        self, request: EmbedRequest, scope: str, keys: Mapping[str, str | None], known: Mapping[str, Vector]
+    ) -> Reply:
+        """The vectors of all texts: those that are *known*, and those of the others, which are asked for."""
         new = tuple(text for text in keys if text not in known)
         if not new:
             vectors = tuple(known[text] for text in request.texts)
-            return await self._replayed([Chunk(vectors=vectors, finish_reason="stop")])
+            return await self._given([Chunk(vectors=vectors, finish_reason="stop")])
         reply = await self.inner.send(replace(request, texts=new))
         answer = await reply.read()
-        for text, vector in zip(new, answer.vectors, strict=True):
-            known[text] = vector
+        asked = dict(zip(new, answer.vectors, strict=True))
+        for text, vector in asked.items():
             if (key := keys[text]) is not None and not reply.cached:
                 self._cache.put(scope, key, encoded(vector), self._keep.ttl_s)
         whole = Chunk(
-            vectors=tuple(known[text] for text in request.texts),
+            vectors=tuple(asked[text] if text in asked else known[text] for text in request.texts),
             finish_reason=answer.finish_reason,
             usage=answer.usage,
             model=answer.response_model,
@@ -85,17 +120,44 @@ class Cached(Wrapper):
         joined.attempts, joined.usage, joined.cached = reply.attempts, answer.usage, reply.cached
         return joined
 
+    async def _known(self, scope: str, keys: Mapping[str, str | None]) -> Mapping[str, Vector]:
+        """The vectors that are kept, by their texts."""
+        kept = await self._looked_up(scope, list(keys.values()))
+        return {text: vector for text, key in keys.items() if (vector := _read(Vector, kept.get(key or "")))}
+
+    async def _claimed(self, request: Request, scope: str, key: str | None) -> Claim:
+        """Leave to ask: at once, or when nobody else is asking the same any more, and may have kept the answer."""
+        if key is None or not self._conduct.shares(sampled=request.sampled):
+            return ALONE
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        left_s = LEASE_S if request.call.deadline is None else max(0.0, request.call.deadline - began)
+        pause_s, until = PAUSE_S, began + left_s / 2
+        while (claim := await self._cache.claim(scope, key, left_s)) is None and clock() < until:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        if pause_s > PAUSE_S:
+            telemetry.event("cache.waited", model=self.model.name, wait_s=clock() - began)
+        return claim or Claim()
+
     async def _looked_up(self, scope: str, keys: Sequence[str | None]) -> Mapping[str, Any]:
         kept = await self._cache.get_many(scope, [key for key in keys if key is not None])
         telemetry.event("cache.lookup", model=self.model.name, hits=len(kept), misses=len(keys) - len(kept))
         return kept
 
-    async def _replayed(self, pieces: Sequence[Chunk]) -> Reply:
+    async def _replayed(self, scope: str, key: str) -> Reply | None:
+        """The answer that is kept at *key*, if there is one."""
+        pieces = _read(list[Chunk], (await self._looked_up(scope, [key])).get(key))
+        return await self._given(pieces) if pieces else None
+
+    async def _given(self, pieces: Sequence[Chunk]) -> Reply:
         reply = await Reply.open(self.model, _each(pieces))
         reply.cached = True
         return reply
 
     def _key(self, request: Request) -> str | None:
+        if isinstance(request, ChatRequest):
+            request = replace(request, stream=False)
         return fingerprint(Tenant.of(request), request, [self.model])
 
 

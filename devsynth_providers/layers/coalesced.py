@@ -11,7 +11,7 @@ from ..errors import NotPaid, ProviderError
 from ..flights import Flight, Flights
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import ChatRequest, EmbedRequest, Plan, Request, Tenant, Timeouts, fingerprint
+from ..types import Plan, Request, Tenant, Timeouts, fingerprint
 from .wrapper import Wrapper
 
 SPARE_S = 0.05
@@ -38,7 +38,7 @@ class Coalesced(Wrapper):
 
     @override
     async def send(self, request: Request) -> Reply:
-        key = self._key(request) if self._takes_part(request) else None
+        key = self._key(request) if self._plan.conduct.shares(sampled=request.sampled) else None
         if key is None:
             return await self.inner.send(request)
         request = request.begun()
@@ -49,12 +49,6 @@ class Coalesced(Wrapper):
             telemetry.event("coalesced", leader=flight.request.call.id)
             flight.link()
         return await _heard(flight, request)
-
-    def _takes_part(self, request: Request) -> bool:
-        coalesce = self._plan.conduct.coalesce
-        if coalesce != "auto":
-            return coalesce == "always"
-        return isinstance(request, EmbedRequest) or (isinstance(request, ChatRequest) and request.temperature == 0)
 
     def _key(self, request: Request) -> str | None:
         plan = self._plan

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+
+from ..errors import ConfigurationError
 
 
 def state_directory() -> Path:
@@ -21,3 +24,24 @@ def cache_directory() -> Path:
 def default_ledger() -> Path:
     """The file of the ledger, if no other is named."""
     return state_directory() / "ledger.sqlite3"
+
+
+def default_cache() -> Path:
+    """The directory of the cache of answers, if no other is named."""
+    return cache_directory() / "answers"
+
+
+def private(directory: Path) -> Path:
+    """*directory*, made if it is not there. Raises ``ConfigurationError`` if others could put something into it."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.lstat()
+    except OSError as error:
+        raise ConfigurationError(f"the cache can not be in {directory}: {error.strerror}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigurationError(f"{directory} is no directory, or a link to one: a cache is in one of its own")
+    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        raise ConfigurationError(f"{directory} belongs to another user: whoever owns it decides what it answers")
+    if os.name == "posix" and found.st_mode & 0o077:
+        raise ConfigurationError(f"others may read or write {directory}: chmod 700 it, or name another directory")
+    return directory

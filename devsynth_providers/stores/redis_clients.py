@@ -33,10 +33,12 @@ class Clients:
     """Connects to *url* when it is first needed; options of the client may stand in its query.
 
     Raises ``ConfigurationError`` if the package is missing, or the URL is none. Any thread and event loop may use it.
-    What is open is closed by ``aclose``, and at the latest with its loop.
+    What is open is closed by ``aclose``, and at the latest with its loop. *what* is kept there, for people; where it
+    can not be used, *failure* is raised.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, what: str = "the ledger", failure: type[Exception] = LedgerUnavailable) -> None:
+        self._what, self._failure = what, failure
         self._redis = _module("redis")
         self.refusal: type[Exception] = self._redis.ResponseError
         self._asyncio = _module("redis.asyncio")
@@ -49,7 +51,7 @@ class Clients:
 
     async def done(self, work: Callable[[Redis], Awaitable[T]]) -> T:
         """What *work* returns, which is tried again once where a connection broke: it must be safe to say twice. Raises
-        ``LedgerUnavailable``, in bounded time."""
+        the *failure*, in bounded time."""
         try:
             async with asyncio.timeout(WITHIN_S):
                 try:
@@ -58,7 +60,7 @@ class Clients:
                     return await work(await self._here())  # over the connection that broke, which connects anew
         except (self._redis.RedisError, OSError) as error:  # the deadline's error is one of the system's
             why = self._scrubbed(str(error)) or f"no answer within {WITHIN_S:g} s"
-        raise LedgerUnavailable(f"the ledger {self.name} can not be used: {why}")
+        raise self._failure(f"{self._what} {self.name} can not be used: {why}")
 
     async def aclose(self) -> None:
         """Close what this event loop has open."""
@@ -126,9 +128,7 @@ def _module(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         pass
-    raise ConfigurationError(
-        "a ledger on Redis or Valkey needs the package redis: pip install 'devsynth_providers[redis]'"
-    )
+    raise ConfigurationError("Redis and Valkey need the package redis: pip install 'devsynth_providers[redis]'")
 
 
 def _name(url: str) -> str:
@@ -142,5 +142,5 @@ def _name(url: str) -> str:
         right = False
     if not right:
         schemes = ", ".join(f"{each}://" for each in SCHEMES)
-        raise ConfigurationError(f"the URL of a ledger is {schemes} and host:port/number of the database")
+        raise ConfigurationError(f"the URL of a server is {schemes} and host:port/number of the database")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -59,6 +60,8 @@ class RedisLedger:
         self._kept_s = int(kept_s)
         self._clock = clock
         self._clients = Clients(url)
+        self._left: dict[tuple[str, int], asyncio.Future[str]] = {}
+        """What was asked for by those who were cancelled meanwhile, until it is answered."""
         self._begun_in = 0
         self._pid = os.getpid()
         self._process = identity()
@@ -73,7 +76,13 @@ class RedisLedger:
         for purse in purses:
             arguments += [purse.limit_micros, int(purse.binding), int(purse.period == "total")]
         arguments += [each for pair in fields.items() for each in pair]
-        said, *numbers = (await self._said(RESERVE, keys, arguments)).split()
+        asked = asyncio.ensure_future(self._said(RESERVE, keys, arguments))
+        try:
+            said, *numbers = (await asyncio.shield(asked)).split()
+        except asyncio.CancelledError:  # it may be done yet: whoever settles it waits for that
+            self._left[entry.call, entry.attempt] = asked
+            asked.add_done_callback(lambda _: self._left.pop((entry.call, entry.attempt), None))
+            raise
         told = tuple(Spent(purses[int(at) - 1], int(spent)) for at, spent in zip(*[iter(numbers)] * 2, strict=True))
         if said == "reserved":
             return Reserved(over=told)
@@ -84,6 +93,8 @@ class RedisLedger:
 
     async def settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
         self._exact(outcome.cost_micros or 0)
+        if (asked := self._left.get((call, attempt))) is not None:
+            await asyncio.gather(asked, return_exceptions=True)
         usage = outcome.usage
         fields = {
             "state": "estimated" if outcome.basis in ("estimated", "unknown") else "settled",
@@ -112,6 +123,7 @@ class RedisLedger:
         return await self._done(self._recover)
 
     async def aclose(self) -> None:
+        await asyncio.gather(*self._left.values(), return_exceptions=True)
         await self._clients.aclose()
 
     async def _said(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:

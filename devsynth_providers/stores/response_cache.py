@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
+import asyncio
 import logging
-import math
 import os
+import secrets
 import sqlite3
-import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ConfigurationError
-from .places import cache_directory
+from .claims import OVER, OVER_S, Claim
+from .places import default_cache, private
+from .process import gone, identity
+from .seal import Refused, Seal
 from .secret import secret_of
-from .strict_disk import DATABASE, Refused, StrictDisk, inspect
-from .worker import Worker
+from .strict_disk import DATABASE, StrictDisk, inspect, look, reader
+from .terms import LARGEST_BYTES, CacheStatistics, seconds
+from .worker import Busy, Worker
 
 T = TypeVar("T")
 
-MAC_BYTES = 32
+FEW, SMALL_BYTES = 16, 64 * 1024
+"""What is looked up where it is asked for; for more, and for larger entries, a thread does it."""
 LOCKED_S = 0.25
 """How long to wait for another process that writes; then it is a miss, or is not kept."""
-LARGEST_BYTES = 8 * 1024 * 1024
-"""An entry that is larger is not kept."""
 _log = logging.getLogger("devsynth_providers")
-
-
-@dataclass(slots=True)
-class CacheStatistics:
-    """What a cache has done since it was made. *dropped* are entries that could not be kept, *refused* those found that
-    were not as we had left them."""
-
-    hits: int = 0
-    misses: int = 0
-    stored: int = 0
-    dropped: int = 0
-    refused: int = 0
 
 
 class ResponseCache:
@@ -66,14 +52,15 @@ class ResponseCache:
         secret: bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.ttl_s = _seconds(ttl)
-        self.directory = private(Path(directory) if directory is not None else default_directory())
+        self.ttl_s = seconds(ttl)
+        self.directory = private(Path(directory) if directory is not None else default_cache())
         self.statistics = CacheStatistics()
         self._size_limit_bytes = size_limit_bytes
-        self._secret = secret_of() if secret is None else secret
+        self._seal = Seal(secret_of() if secret is None else secret)
         self._clock = clock
         self._worker = Worker("devsynth-cache")
         self._disk: Any = None
+        self._reader: sqlite3.Connection | None = None
         self._pid = os.getpid()
         self._warned = False
 
@@ -83,20 +70,39 @@ class ResponseCache:
 
     async def get_many(self, scope: str, keys: Sequence[str]) -> Mapping[str, Any]:
         """The values that *scope* has at *keys*, as far as there are any."""
-        found: Mapping[str, Any] | None = await self._safely(lambda: self._found(scope, keys))
+        found: Mapping[str, Any] | None
+        try:
+            found = self._worker.at_once(lambda: self._looked_up(scope, keys))
+        except Busy:
+            found = await self._safely(lambda: self._found(scope, keys))
         self.statistics.hits += len(found or ())
         self.statistics.misses += len(keys) - len(found or ())
         return found or {}
 
     async def set(self, scope: str, key: str, value: Any, ttl: float | None = None) -> None:
         """Keep *value*, which must be JSON, for *ttl* seconds."""
-        await self._safely(lambda: self._kept(scope, key, value, self.ttl_s if ttl is None else _seconds(ttl)))
+        await self._safely(lambda: self._kept(scope, key, value, self.ttl_s if ttl is None else seconds(ttl)))
 
     def put(self, scope: str, key: str, value: Any, ttl: float | None = None) -> None:
         """As ``set``, and nobody waits for it: ``flush`` does."""
-        ttl_s = self.ttl_s if ttl is None else _seconds(ttl)
-        with suppress(RuntimeError):  # at the end of the interpreter
-            self._worker.put(lambda: self._guarded(lambda: self._kept(scope, key, value, ttl_s)))
+        ttl_s = self.ttl_s if ttl is None else seconds(ttl)
+        self._later(lambda: self._kept(scope, key, value, ttl_s))
+
+    async def claim(self, scope: str, key: str, lease_s: float) -> Claim | None:
+        """Leave to make the call whose answer is to be kept at *key*, for *lease_s* at most; ``None`` while another
+        process that is still there makes it. Where that cannot be found out there is leave for everybody."""
+        claim: Claim | None = Claim()
+
+        def claimed() -> None:
+            nonlocal claim
+            claim = self._claimed(scope, key, lease_s)
+
+        try:
+            await self._safely(claimed)
+        except asyncio.CancelledError:  # it may have been made, or be made yet
+            self._later(lambda: None if claim is None else claim.done())
+            raise
+        return claim
 
     async def clear(self, scope: str | None = None) -> int:
         """Forget everything, or what *scope* has; how many entries that were."""
@@ -123,6 +129,10 @@ class ResponseCache:
         except RuntimeError:  # at the end of the interpreter
             return None
 
+    def _later(self, work: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # at the end of the interpreter
+            self._worker.put(lambda: self._guarded(work))
+
     def _guarded(self, work: Callable[[], T]) -> T | None:
         """What *work* returns, ``None`` if the database will not have it; one that is broken is put aside."""
         try:
@@ -135,54 +145,66 @@ class ResponseCache:
             self._drop(type(error).__name__)
         return None
 
-    def _found(self, scope: str, keys: Sequence[str]) -> Mapping[str, Any]:
-        disk, now = self._opened(), self._clock()
+    def _looked_up(self, scope: str, keys: Sequence[str]) -> Mapping[str, Any]:
+        """As ``_found``, of a few small entries that are as they should be. Raises ``Busy`` for anything else."""
+        if self._reader is None or self._pid != os.getpid() or len(keys) > FEW:
+            raise Busy
         found: dict[str, Any] = {}
-        for key in keys:
-            row = self._row(scope, key)
-            try:
-                entry = disk.get(row)
-                if entry is not None:
-                    expires, value = json.loads(self._proved(row, entry))
-                    if expires > now:
-                        found[key] = value
-            except (Refused, ValueError, TypeError, RecursionError):
-                self.statistics.refused += 1
-                disk.delete(row)
-        return found
+        try:
+            for key in keys:
+                row = self._seal.row(scope, key)
+                if (entry := look(self._reader, row, SMALL_BYTES)) is not None:
+                    found[key] = self._seal.opened(row, entry, self._clock())
+        except (sqlite3.Error, Refused, ValueError, TypeError, RecursionError):
+            raise Busy from None  # whoever may wait, and write, sees what is wrong
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _found(self, scope: str, keys: Sequence[str]) -> Mapping[str, Any]:
+        found = {key: self._value(self._seal.row(scope, key)) for key in keys}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _value(self, row: str) -> Any | None:
+        """What stands in *row*; ``None`` if nothing does, or its time is over. What we did not write is deleted."""
+        disk = self._opened()
+        try:
+            entry = disk.get(row)
+            return None if entry is None else self._seal.opened(row, entry, self._clock())
+        except (Refused, ValueError, TypeError, RecursionError):
+            self.statistics.refused += 1
+            disk.delete(row)
+            return None
 
     def _kept(self, scope: str, key: str, value: Any, ttl_s: float) -> None:
-        row = self._row(scope, key)
-        entry = json.dumps([self._clock() + ttl_s, value], allow_nan=False, separators=(",", ":")).encode()
+        row = self._seal.row(scope, key)
+        entry = self._seal.closed(row, value, self._clock() + ttl_s)
         if len(entry) > min(LARGEST_BYTES, self._size_limit_bytes // 2):
             self.statistics.dropped += 1
             return
-        self._opened().set(row, self._mac(row, entry) + entry, expire=ttl_s)
+        self._opened().set(row, entry, expire=ttl_s)
         self.statistics.stored += 1
 
     def _cleared(self, scope: str | None) -> int:
         disk = self._opened()
-        rows = [row for row in disk if scope is None or row.startswith(self._tenant(scope))]
+        rows = [row for row in disk if scope is None or row.startswith(self._seal.tenant(scope))]
         return sum(bool(disk.delete(row)) for row in rows)
 
-    def _row(self, scope: str, key: str) -> str:
-        """Where *key* of *scope* stands: both behind a hash, so that the file tells neither."""
-        tenant = self._tenant(scope)
-        return tenant + hmac.new(self._secret, f"{tenant}{key}".encode(), hashlib.sha256).hexdigest()
+    def _claimed(self, scope: str, key: str, lease_s: float) -> Claim | None:
+        row, me = self._seal.row(scope, f"claim {key}"), [identity(), secrets.token_hex(8)]
+        disk, until = self._opened(), self._clock() + lease_s
+        with disk.transact():
+            holder = self._value(row)
+            if holder == OVER:
+                return Claim()
+            if isinstance(holder, list) and not gone(str(holder[0])):
+                return None
+            disk.set(row, self._seal.closed(row, me, until), expire=lease_s)
+        return Claim(own=True, done=lambda: self._later(lambda: self._released(row, me)))
 
-    def _tenant(self, scope: str) -> str:
-        if not isinstance(scope, str):
-            raise ConfigurationError(f"the scope of a cache is text, not {type(scope).__name__}")
-        return hmac.new(self._secret, f"scope {scope}".encode(), hashlib.sha256).hexdigest()[:32] + "/"
-
-    def _mac(self, row: str, entry: bytes) -> bytes:
-        return hmac.new(self._secret, row.encode() + b"\0" + entry, hashlib.sha256).digest()
-
-    def _proved(self, row: str, entry: bytes) -> bytes:
-        mac, rest = entry[:MAC_BYTES], entry[MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(row, rest)):
-            raise Refused("an entry that we did not write, or not there")
-        return rest
+    def _released(self, row: str, me: list[str]) -> None:
+        disk = self._opened()
+        with disk.transact():
+            if self._value(row) == me:
+                disk.set(row, self._seal.closed(row, OVER, self._clock() + OVER_S), expire=OVER_S)
 
     def _opened(self) -> Any:
         if self._disk is None or self._pid != os.getpid():
@@ -191,14 +213,19 @@ class ResponseCache:
             private(self.directory)
             inspect(self.directory)
             limits = {"size_limit": self._size_limit_bytes, "cull_limit": 50, "statistics": 0, "sqlite_mmap_size": 0}
+            self._reader = None
             self._disk = diskcache.Cache(str(self.directory), timeout=LOCKED_S, disk=StrictDisk, **limits)
+            self._reader = reader(self.directory)
             self._pid = os.getpid()
         return self._disk
 
     def _close(self) -> None:
         disk, self._disk = self._disk, None
-        if disk is not None and self._pid == os.getpid():
-            disk.close()
+        opened, self._reader = self._reader, None
+        if self._pid == os.getpid():
+            for each in (opened, disk):
+                if each is not None:
+                    each.close()
 
     def _drop(self, why: str) -> None:
         self.statistics.dropped += 1
@@ -207,7 +234,7 @@ class ResponseCache:
     def _put_aside(self, why: str) -> None:
         with suppress(Exception):
             self._close()
-        self._disk = None
+        self._disk = self._reader = None
         self.statistics.refused += 1
         aside = f"{DATABASE}.broken-{int(self._clock())}"
         with suppress(OSError):
@@ -220,30 +247,3 @@ class ResponseCache:
         if not self._warned:
             self._warned = True
             _log.warning("%s", what)
-
-
-def default_directory() -> Path:
-    """Where the user's caches are, by the XDG base directories."""
-    return cache_directory() / "answers"
-
-
-def private(directory: Path) -> Path:
-    """*directory*, made if it is not there. Raises ``ConfigurationError`` if others could put something into it."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.lstat()
-    except OSError as error:
-        raise ConfigurationError(f"the cache can not be in {directory}: {error.strerror}") from None
-    if not stat.S_ISDIR(found.st_mode):
-        raise ConfigurationError(f"{directory} is no directory, or a link to one: a cache is in one of its own")
-    if hasattr(os, "getuid") and found.st_uid != os.getuid():
-        raise ConfigurationError(f"{directory} belongs to another user: whoever owns it decides what it answers")
-    if os.name == "posix" and found.st_mode & 0o077:
-        raise ConfigurationError(f"others may read or write {directory}: chmod 700 it, or name another directory")
-    return directory
-
-
-def _seconds(ttl: float) -> float:
-    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl < math.inf:
-        raise ConfigurationError(f"ttl is a number of seconds above 0, not {ttl!r}")
-    return float(ttl)

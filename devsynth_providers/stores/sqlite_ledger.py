@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ConfigurationError, LedgerUnavailable
+from .database import Database
 from .entries import Entry, Outcome, Purse, Reserved, Spent
 from .migrations import MIGRATIONS
 from .process import gone, identity
-from .worker import Worker
+from .worker import Busy, Worker
 
 T = TypeVar("T")
 
@@ -27,8 +26,6 @@ _TAKE = (
     " RETURNING micros"
 )
 """Takes ``?1`` out of a purse, if that has as much, or only warns; tells its balance, or nothing."""
-LOCKED_S = 5.0
-"""How long to wait for other processes that write, each for less than a millisecond; then it is not written."""
 
 
 class SqliteLedger:
@@ -44,8 +41,7 @@ class SqliteLedger:
         self.file = Path(file)
         self._clock = clock
         self._worker = Worker("devsynth-ledger")
-        self._database: sqlite3.Connection | None = None
-        self._pid = os.getpid()
+        self._database = Database(self.file, self._prepare)
         self._process = identity()
 
     async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
@@ -55,11 +51,11 @@ class SqliteLedger:
         return self._done(lambda: self._settle(call, attempt, outcome))
 
     async def spent_micros(self, purse: Purse) -> int:
-        return await self._done(lambda: self._balance(self._opened(), purse))
+        return await self._done(lambda: self._balance(self._database.opened(), purse))
 
     async def recover(self) -> int:
         """Count as spent in full what processes that have ended left reserved; how many entries that were."""
-        return await self._done(lambda: self._recover(self._opened()))
+        return await self._told(self._put(lambda: self._recover(self._database.opened())))
 
     def record(self, entry: Entry, outcome: Outcome) -> Future[None]:
         """Write down an attempt that was made elsewhere: it has been paid, from no purse."""
@@ -68,38 +64,52 @@ class SqliteLedger:
             self._reserve(entry, ())
             self._settle(entry.call, entry.attempt, outcome)
 
-        return self._worker.put(written)
+        return self._worker.put(lambda: self._database.patiently(written))
 
     def total_micros(self, project: str | None) -> Future[int]:
         """What all entries of *project* have cost, or, while they are under way, may cost."""
-        return self._worker.put(lambda: self._total(self._opened(), project))
+        return self._worker.put(lambda: self._total(self._database.opened(), project))
 
     def close(self) -> None:
         """As ``aclose``, for code without an event loop."""
-        self._worker.put(self._close).result()
+        self._worker.put(self._database.close).result()
         self._worker.close()
 
     async def aclose(self) -> None:
-        await self._worker.done(self._close)
+        await self._worker.done(self._database.close)
         self._worker.close()
 
     def _done(self, work: Callable[[], T]) -> Awaitable[T]:
         """What *work* returns, which begins at once, whether or not anybody awaits it."""
         try:
-            return self._told(self._worker.put(work))
+            done = self._worker.at_once(lambda: self._database.quickly(work))
+        except Busy:
+            return self._told(self._put(work))
+        except (sqlite3.Error, OverflowError) as error:
+            raise self._unavailable(error) from None
+        told: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        told.set_result(done)
+        return told
+
+    def _put(self, work: Callable[[], T]) -> Future[T]:
+        try:
+            return self._worker.put(lambda: self._database.patiently(work))
         except RuntimeError as error:  # the interpreter ends
-            raise LedgerUnavailable(f"the ledger {self.file} can not be used: {error}") from None
+            raise self._unavailable(error) from None
 
     async def _told(self, done: Future[T]) -> T:
         try:
             return await asyncio.wrap_future(done)
         except (sqlite3.Error, OverflowError) as error:  # a number that has no room in 64 bits
-            why = str(error)
-        raise LedgerUnavailable(f"the ledger {self.file} can not be used: {why}")
+            unavailable = self._unavailable(error)
+        raise unavailable
+
+    def _unavailable(self, error: Exception) -> LedgerUnavailable:
+        return LedgerUnavailable(f"the ledger {self.file} can not be used: {error}")
 
     def _reserve(self, entry: Entry, purses: Sequence[Purse]) -> Reserved:
         now, over = self._clock(), list[Spent]()
-        with self._writing() as database:
+        with self._database.writing() as database:
             for purse in purses:
                 taken = database.execute(_TAKE, (entry.worst_micros, *purse)).fetchall()
                 if not taken:
@@ -124,7 +134,7 @@ class SqliteLedger:
     def _settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
         state = "estimated" if outcome.basis in ("estimated", "unknown") else "settled"
         used = outcome.usage
-        with self._writing() as database:
+        with self._database.writing() as database:
             found = database.execute(
                 "UPDATE entries SET state = ?, cost_micros = coalesce(?, reserved_micros), basis = ?, input_tokens = ?,"
                 " output_tokens = ?, cached_input_tokens = ?, cache_write_tokens = ?, reasoning_tokens = ?,"
@@ -169,51 +179,10 @@ class SqliteLedger:
             ).rowcount
         return recovered
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that no other process writes beside; what is not whole is not there."""
-        database = self._opened()
-        try:
-            database.execute("BEGIN IMMEDIATE")
-            yield database
-            if database.in_transaction:
-                database.execute("COMMIT")
-        except BaseException:
-            self._undo(database)
-            raise
-
-    def _undo(self, database: sqlite3.Connection) -> None:
-        """Not even that may fail: a connection that is closed has undone what it began."""
-        try:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-        except sqlite3.Error:
-            database.close()
-            self._database = None
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._database is None or self._pid != os.getpid():
-            self._pid, self._process = os.getpid(), identity()
-            self._database = self._open()
-        return self._database
-
-    def _open(self) -> sqlite3.Connection:
-        try:
-            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise sqlite3.OperationalError(error.strerror or type(error).__name__) from None
-        database = sqlite3.connect(self.file, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
-        try:
-            database.execute("PRAGMA trusted_schema = OFF")
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")  # a process that is killed loses nothing by it
-            self._migrate(database)
-            self._recover(database)
-        except BaseException:
-            database.close()
-            raise
-        return database
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        self._process = identity()
+        self._migrate(database)
+        self._recover(database)
 
     def _migrate(self, database: sqlite3.Connection) -> None:
         """Bring an older file up to date, in one transaction; refuse one that a newer version has made."""
@@ -233,11 +202,6 @@ class SqliteLedger:
             database.execute("ROLLBACK")
             raise
         database.execute("COMMIT")
-
-    def _close(self) -> None:
-        database, self._database = self._database, None
-        if database is not None and self._pid == os.getpid():
-            database.close()
 
 
 def _add(database: sqlite3.Connection, micros: int, purses: str) -> None:

@@ -16,6 +16,8 @@ import diskcache  # type: ignore[import-untyped]
 from diskcache import core
 from typing_extensions import override
 
+from .seal import Refused
+
 DATABASE = "cache.db"
 _SETTINGS = frozenset((*core.DEFAULT_SETTINGS, *core.METADATA))
 _OBJECTS = frozenset(
@@ -26,10 +28,6 @@ _OBJECTS = frozenset(
         *("Settings_size_insert", "Settings_size_update", "Settings_size_delete"),
     )
 )
-
-
-class Refused(Exception):
-    """What stands in the database is not of the kind that we put there."""
 
 
 class StrictDisk(diskcache.Disk):  # type: ignore[misc]
@@ -84,3 +82,27 @@ def inspect(directory: Path) -> None:
         for key, value in database.execute("SELECT key, value FROM Settings"):
             if key not in _SETTINGS or not isinstance(value, int | str) or not str(value).replace("-", "").isalnum():
                 raise Refused("the database has settings that we did not make")
+
+
+def reader(directory: Path) -> sqlite3.Connection:
+    """A connection to the database in *directory*, for ``look``, that writes nothing and waits for nobody."""
+    file = directory / DATABASE
+    database = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.0, check_same_thread=False)
+    database.execute("PRAGMA trusted_schema = OFF")
+    return database
+
+
+def look(database: sqlite3.Connection, key: str, largest_bytes: int) -> bytes | None:
+    """The value at *key*, by one statement; ``None`` if there is none. Raises ``Refused`` if it is larger, or no bytes
+    in the row: then ``diskcache`` is to be asked, by whoever may wait."""
+    row = database.execute(
+        "SELECT mode, filename, length(value) <= ?, CASE WHEN length(value) <= ? THEN value END FROM Cache"
+        " WHERE key = ? AND raw = 1",
+        (largest_bytes, largest_bytes, key),
+    ).fetchone()
+    if row is None:
+        return None
+    mode, filename, small, value = row
+    if mode != core.MODE_RAW or filename is not None or not small or not isinstance(value, bytes):
+        raise Refused("a row that is not a few bytes")
+    return value

@@ -1,4 +1,4 @@
-"""A thread for a store: what blocks is done there, and not on anybody's event loop."""
+"""A thread for a store: what may block is done there, and not on anybody's event loop."""
 
 from __future__ import annotations
 
@@ -12,27 +12,47 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class Busy(Exception):
+    """It can not be done here and now: whoever does it would have to wait."""
+
+
 class Worker:
     """Does one thing after the other. Begins with the first of them; a child that was forked has one of its own."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock, self._at_it = threading.Lock(), threading.Lock()
+        self._waiting = 0
         self._pool: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
 
     def put(self, work: Callable[[], T]) -> Future[T]:
         """Have *work* done, soon. Raises ``RuntimeError`` at the end of the interpreter."""
         if self._pid != os.getpid():
-            self._pid, self._lock, self._pool = os.getpid(), threading.Lock(), None
+            self._begin()
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix=self._name)
-            return self._pool.submit(work)
+            done = self._pool.submit(self._do, work)
+            self._waiting += 1
+            return done
 
     async def done(self, work: Callable[[], T]) -> T:
         """What *work* returns."""
         return await asyncio.wrap_future(self.put(work))
+
+    def at_once(self, work: Callable[[], T]) -> T:
+        """What *work* returns, done by the caller: to tell a thread, and to be told, takes longer than a few rows do.
+        Raises ``Busy`` if anything is being done, or waits for it; so may *work*, and so it must if it would wait."""
+        if self._waiting or self._pid != os.getpid() or not self._at_it.acquire(blocking=False):
+            raise Busy
+        try:
+            return work()
+        finally:
+            self._at_it.release()
 
     def close(self) -> None:
         """Do what is left, then end."""
@@ -40,3 +60,11 @@ class Worker:
             pool, self._pool = self._pool, None
         if pool is not None and self._pid == os.getpid():
             pool.shutdown(wait=True)
+
+    def _do(self, work: Callable[[], T]) -> T:
+        try:
+            with self._at_it:
+                return work()
+        finally:
+            with self._lock:
+                self._waiting -= 1

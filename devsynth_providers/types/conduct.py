@@ -66,6 +66,10 @@ class Conduct:
         stops = {"content_filtered": self.on_content_filter == "raise", "authentication": self.on_auth == "raise"}
         return frozenset(kind for kind, stop in stops.items() if stop)
 
+    def shares(self, *, sampled: bool) -> bool:
+        """Whether equal requests under way share one answer, which is drawn by chance if *sampled*."""
+        return self.coalesce == "always" or (self.coalesce == "auto" and not sampled)
+
     @property
     def unusual(self) -> dict[str, str]:
         """What is not as it is where a rule says nothing, in words for people."""

@@ -156,6 +156,11 @@ class Request:
         """The abilities a model must have to take this request."""
         raise NotImplementedError
 
+    @property
+    def sampled(self) -> bool:
+        """Whether the answer is drawn by chance: another call would bring another one."""
+        return False
+
     def on(self, **changes: Any) -> Self:
         """The same request further on its way: *changes* are fields of ``Call``."""
         return replace(self, call=replace(self.call, **changes))
@@ -213,6 +218,11 @@ class ChatRequest(Request):
     def task_text(self) -> str:
         asked = [message.content for message in self.messages if message.role == "user"]
         return "\n".join(asked) or self.text
+
+    @property
+    @override
+    def sampled(self) -> bool:
+        return self.temperature > 0
 
     @property
     @override

@@ -1,0 +1,121 @@
+"""A SQLite file that several processes write: opened when it is first needed, and anew in a forked child.
+
+What a few rows take is done where it is asked for, on an event loop too, if nothing has to be waited for; and else on a
+thread that may wait, for other processes and for the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from .worker import Busy
+
+LOCKED_S = 5.0
+"""How long to wait for other processes that write, each for less than a millisecond; then it is not written."""
+CHECKPOINT = 1000
+"""After so many transactions what they wrote is put in its place in the file, for which the disk is waited for."""
+_BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
+
+T = TypeVar("T")
+
+
+class Database:
+    """*file*, in write-ahead mode, readable by its owner alone. *prepare* gets each connection first.
+
+    One thread uses it at a time. Raises what ``sqlite3`` raises.
+    """
+
+    def __init__(self, file: Path, prepare: Callable[[sqlite3.Connection], None]) -> None:
+        self._file = file
+        self._prepare = prepare
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._written = 0
+
+    def quickly(self, work: Callable[[], T]) -> T:
+        """What *work* returns, if it has to wait for nothing. Raises ``Busy``, and then has done nothing."""
+        if self._connection is None or self._pid != os.getpid() or self._written >= CHECKPOINT:
+            raise Busy
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in _BUSY:
+                raise Busy from None
+            raise
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """What *work* returns, which may wait: never on an event loop."""
+        self.opened().execute(f"PRAGMA busy_timeout = {int(LOCKED_S * 1000)}")
+        try:
+            done = work()
+            if self._written >= CHECKPOINT:
+                self._checkpoint()
+            return done
+        finally:
+            if self._connection is not None:
+                self._connection.execute("PRAGMA busy_timeout = 0")
+
+    def opened(self) -> sqlite3.Connection:
+        if self._connection is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._connection = self._open()
+        return self._connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that no other process writes beside; what is not whole is not there."""
+        connection = self.opened()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if connection.in_transaction:
+                connection.execute("COMMIT")
+                self._written += 1
+        except BaseException:
+            self._undo(connection)
+            raise
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and self._pid == os.getpid():
+            connection.close()
+
+    def _undo(self, connection: sqlite3.Connection) -> None:
+        """Not even that may fail: a connection that is closed has undone what it began."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            connection.close()
+            self._connection = None
+
+    def _checkpoint(self) -> None:
+        """With a transaction behind it that begins the log anew: it is synced then, which is not for a quick one."""
+        self._written = 0
+        connection = self.opened()
+        connection.execute("PRAGMA wal_checkpoint").fetchall()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version}")
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise sqlite3.OperationalError(error.strerror or type(error).__name__) from None
+        connection = sqlite3.connect(self._file, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")  # a process that is killed loses nothing by it
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
