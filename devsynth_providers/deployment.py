@@ -14,6 +14,7 @@ from .errors import ConfigurationError, NoModelFits, NotConfigured
 from .flights import Flights
 from .guard import Guard
 from .health import Circuit, Health, RetryBudget
+from .hearsay import Commons
 from .layers.breaking import Breaking
 from .layers.cached import Cache, Cached
 from .layers.coalesced import Coalesced
@@ -23,6 +24,7 @@ from .layers.limited import Limited
 from .layers.matched import Matched
 from .layers.metered import Metered
 from .layers.named import Named
+from .layers.rationed import Rationed
 from .layers.resuming import Resuming
 from .layers.retrying import Retrying
 from .layers.splitting import Splitting
@@ -49,13 +51,18 @@ def stack(
     circuit: Circuit | None = None,
     budget: RetryBudget | None = None,
     book: Book | None = None,
+    commons: Commons | None = None,
 ) -> ProviderPort:
     """The layers around one model, innermost first, each with the reason for its place.
 
     Without a *limiter* nothing waits for its turn, without a *circuit* nothing is left alone for having failed, and
-    without a *budget* retries are not counted together; without a *book* nothing is written into a ledger.
+    without a *budget* retries are not counted together; without a *book* nothing is written into a ledger, and without
+    *commons* nothing is shared with other processes.
     """
     layered = provider.bare  # without the retries and clocks it has for callers who use it alone
+    if limiter is not None and commons is not None:
+        # Below the turns of this process: only those whose turn it is here ask whether it is within what all may send.
+        layered = Rationed(layered, limiter, commons.shared, timeouts)
     if limiter is not None:
         # Below retries: each try is a request that the provider counts, and no slot is held between two. Below clocks
         # and traces: they hear that a try waits, end it at the deadline, and tell for how long.
@@ -66,7 +73,7 @@ def stack(
     if circuit is not None:
         # A refusal is no try: no span, no Attempt. Below all that may wait or refuse: the probe is really sent.
         # Below the retries: the next try does not knock where this one, or another request's, closed the door.
-        layered = Breaking(layered, circuit, timeouts)
+        layered = Breaking(layered, circuit, timeouts, None if commons is None else commons.hearsay.spread)
     layered = Metered(layered)  # a try that can not be paid is none: neither made nor written down
     return Retrying(layered, retry, budget=budget)  # outside of all that makes up one try
 
@@ -125,7 +132,7 @@ class Deployment:
         first = list(stacks)
         if conduct.cache is not None and self.cache is not None:
             # Outside of all that a call needs: what is kept needs no turn, no money, and no server that is well.
-            first = [Cached(each, self.cache, conduct.cache) for each in stacks]
+            first = [Cached(each, self.cache, conduct.cache, conduct) for each in stacks]
         if conduct.hedge is not None and len(stacks) > 1:
             # In the place of the first, and outside of its retries: it is the wait for all of them that is cut short.
             one, two = first[:2]
@@ -176,6 +183,7 @@ class Deployer:
     health: Health = field(default_factory=Health)
     cache: Callable[[], Cache] | None = None
     ledger: Callable[[Policy], Ledger | None] = lambda _: None
+    commons: Commons | None = None
 
     def deploy(self, policy: Policy, shadow: Policy | None = None, before: Deployment | None = None) -> Deployment:
         """A deployment of *policy*. Providers of *before* serve on where nothing has changed that they are built from.
@@ -232,6 +240,7 @@ class Deployer:
             circuit=circuit,
             budget=self.health.retries,
             book=book,
+            commons=self.commons,
         )
 
     def _build(self, policy: Policy, names: Collection[str]) -> tuple[dict[str, ProviderPort], dict[str, str]]:

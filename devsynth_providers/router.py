@@ -18,6 +18,7 @@ from .deployment import Deployer, Deployment, Deployments, checked
 from .errors import ConfigurationError, DevSynthError
 from .guard import Guard
 from .health import Health
+from .hearsay import Commons
 from .limits import Limiter
 from .measured import Measured
 from .patience import Nobody, Patience, choose
@@ -31,7 +32,9 @@ from .types import Call, ChatRequest, Model, Options, Plan, Request, RunBudget
 
 if TYPE_CHECKING:
     from .stores.entries import Ledger
+    from .stores.redis_cache import RedisCache
     from .stores.response_cache import ResponseCache
+    from .stores.shared import Shared
     from .sync import SyncRouter
 
 
@@ -48,10 +51,12 @@ class Router(ProviderPort):
     say where it would have decided otherwise. *measured*, how fast models were of late, may be shared by routers that
     ask the same servers, and so may *health*, which of those are left alone and how many retries are left, and the
     *limiter*, which holds the policy's ``limits``. *decisions*, a ``DecisionLog`` or the path of one, gets a line for
-    each request when it has ended. *cache* is where answers are kept for rules with ``cache``: a ``ResponseCache``, or
-    the directory of one; by default the user's. *ledger* is where each attempt and what it costs is written down: a
-    ``Ledger``, its file, or the URL of a server of Redis or Valkey; by default, where the policy has ``budgets``, the
-    user's, and else nowhere.
+    each request when it has ended. *cache* is where answers are kept for rules with ``cache``: a ``ResponseCache``, the
+    directory of one, or the URL of a server of Redis or Valkey; by default the user's directory. *ledger* is where each
+    attempt and what it costs is written down: a ``Ledger``, its file, or such a URL; by default, where the policy has
+    ``budgets``, the user's, and else nowhere. *shared* is where processes tell each other what they have sent, so that
+    the policy's ``limits`` hold for all of them together, and which servers they found unwell: a file for those of one
+    machine, or such a URL; by default each process reckons for itself.
     """
 
     def __init__(
@@ -66,8 +71,9 @@ class Router(ProviderPort):
         health: Health | None = None,
         decisions: DecisionLog | str | Path | None = None,
         limiter: Limiter | None = None,
-        cache: ResponseCache | str | Path | None = None,
+        cache: ResponseCache | RedisCache | str | Path | None = None,
         ledger: Ledger | str | Path | None = None,
+        shared: Shared | str | Path | None = None,
     ) -> None:
         if not isinstance(policy, Policy):
             raise ConfigurationError("Router takes a Policy; Router.from_policy takes a name or a path")
@@ -79,10 +85,16 @@ class Router(ProviderPort):
         self._health = health or Health()
         self.decisions = DecisionLog(decisions) if isinstance(decisions, str | Path) else decisions
         self._cache = cache
-        self._opened_cache: ResponseCache | None = None
+        self._opened_cache: ResponseCache | RedisCache | None = None
         self._ledger = ledger
         self._opened_ledger: Ledger | None = None
-        deployer = Deployer(given, registry, limiter or Limiter(), self._health, self._where_kept, self._where_booked)
+        self._opened_shared: Shared | None = None
+        if isinstance(shared, str | Path):
+            shared = self._opened_shared = _shared_at(shared)
+        self._commons = None if shared is None else Commons(shared)
+        deployer = Deployer(
+            given, registry, limiter or Limiter(), self._health, self._where_kept, self._where_booked, self._commons
+        )
         self._deployments = Deployments(deployer.deploy(policy, shadow))
         deployer.limiter.hold(policy)
         self._succession = Succession(deployer, self._deployments)
@@ -104,8 +116,9 @@ class Router(ProviderPort):
         health: Health | None = None,
         decisions: DecisionLog | str | Path | None = None,
         limiter: Limiter | None = None,
-        cache: ResponseCache | str | Path | None = None,
+        cache: ResponseCache | RedisCache | str | Path | None = None,
         ledger: Ledger | str | Path | None = None,
+        shared: Shared | str | Path | None = None,
     ) -> Self:
         """A router by a policy file, or by the name of a packaged policy. Raises ``PolicyError``.
 
@@ -134,6 +147,7 @@ class Router(ProviderPort):
             limiter=limiter,
             cache=cache,
             ledger=ledger,
+            shared=shared,
         )
         router._reloading = Reloading(router._succession, main, trial, every_s)
         return router
@@ -159,6 +173,8 @@ class Router(ProviderPort):
         with note, telemetry.request_span(request, deployment.policy.name) as span:
             if self._reloading is not None:
                 self._reloading.glance()
+            if self._commons is not None:
+                self._commons.hearsay.glance(deployment.policy.models, deployment.circuits)
             self._health.retries.earn(deployment.policy.retry.budget)
             facts = Facts.of(request, self._analyzer)
             patience = Patience(deployment, facts, self._health, self._measured, note, request.call)
@@ -188,14 +204,14 @@ class Router(ProviderPort):
                 return reply
             request = patience.again(request, failure)
 
-    def _where_kept(self) -> ResponseCache:
+    def _where_kept(self) -> ResponseCache | RedisCache:
         """The cache, opened when the first policy comes that has a rule for it."""
-        from .stores.response_cache import ResponseCache  # noqa: PLC0415 - diskcache, only for those who keep answers
+        from .stores.caches import cache_at  # noqa: PLC0415 - diskcache, only for those who keep answers
 
-        if isinstance(self._cache, ResponseCache):
+        if not isinstance(self._cache, str | Path | None):
             return self._cache
         if self._opened_cache is None:
-            self._opened_cache = ResponseCache(directory=self._cache)
+            self._opened_cache = cache_at(self._cache)
         return self._opened_cache
 
     def _where_booked(self, policy: Policy) -> Ledger | None:
@@ -315,8 +331,16 @@ class Router(ProviderPort):
         finally:
             if self.decisions is not None:
                 await asyncio.to_thread(self.decisions.flush)
-            for opened in (self._opened_cache, self._opened_ledger):
+            if self._commons is not None:
+                await self._commons.hearsay.ended()
+            for opened in (self._opened_cache, self._opened_ledger, self._opened_shared):
                 if opened is not None:
                     await opened.aclose()
             if self._sync is not None:
                 self._sync.stop()  # last: it ends the loop that this may be running on
+
+
+def _shared_at(where: str | Path) -> Shared:
+    from .stores.shares import shared_at  # noqa: PLC0415 - SQLite, only for those who share
+
+    return shared_at(where)

@@ -32,7 +32,7 @@ from devsynth_providers import (
     Usage,
 )
 from devsynth_providers.layers.limited import Limited
-from devsynth_providers.limits import Limiter
+from devsynth_providers.limits import Limiter, Wish
 from devsynth_providers.testing import Line, ScriptedProvider, VirtualClock, run_virtually
 
 from .conftest import Ask
@@ -555,7 +555,7 @@ class TestThreads:
         assert set(outcomes) <= {"ab", "CancelledError"}
         gc.collect()
         for line in held._entrances.values():
-            assert [gate.running for gate in line._line.gates("m")] == [0]
+            assert [gate.running for gate in line._line.gates(Wish("m"))] == [0]
             assert len(line._line.queue) == 0
             assert not line._loops
 

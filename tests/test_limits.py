@@ -201,7 +201,7 @@ class Crowd(RuleBasedStateMachine):
     @invariant()
     def slots_are_neither_lost_nor_given_twice(self) -> None:
         line = self.entrance._line
-        model_gate, gate = line.gates("m")
+        model_gate, gate = line.gates(Wish("m"))
         assert gate.running == len(self.inside) <= self.most
         self.most = max(self.rates.concurrent or 0, gate.running)  # those above a limit that was lowered may end
         assert model_gate.running == sum(ticket.wish.model == "m" for ticket in self.inside) <= 1
@@ -212,7 +212,7 @@ class Crowd(RuleBasedStateMachine):
         line, now = self.entrance._line, self.loop.time() - 2 * TICK_S
         if self.waiting and (place := line.queue.first()) is not None:
             wish = place.item.wish
-            assert line.paused_until(wish) > now or any(gate.free_at(now, 10) > now for gate in line.gates(wish.model))
+            assert line.paused_until(wish) > now or any(gate.free_at(now, 10) > now for gate in line.gates(wish))
 
     @override
     def teardown(self) -> None:

@@ -42,6 +42,12 @@ class Circuit:
         with self._guard:
             return self._breaker.settle(self._clock(), leave, verdict)
 
+    def told(self, for_s: float, reason: str) -> None:
+        """Another process has found the server unwell: it is to be left alone for so long, for this *reason*."""
+        with self._guard:
+            if not self._breaker.refuses:
+                self._breaker.settle(self._clock(), Pass(-1), Verdict(bad=True, reason=reason, hold_s=for_s))
+
     @property
     def refuses(self) -> bool:
         """Whether an attempt would be refused now."""

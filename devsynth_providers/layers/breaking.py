@@ -53,12 +53,19 @@ class Breaking(Wrapper):
     nothing. Half of the time that *timeouts* allow for the first content is slow; and running out of time says
     something only of a model that had as much. A whole answer is silent until it is done: where nothing has come of
     several, nor of any other since, that says something while they last. What runs on this machine is never slow: no
-    other server would be asked for being faster.
+    other server would be asked for being faster. *spread* hears of each change.
     """
 
-    def __init__(self, inner: ProviderPort, circuit: Circuit, timeouts: Timeouts = Timeouts()) -> None:
+    def __init__(
+        self,
+        inner: ProviderPort,
+        circuit: Circuit,
+        timeouts: Timeouts = Timeouts(),
+        spread: Callable[[Model, Circuit], None] | None = None,
+    ) -> None:
         super().__init__(inner)
         self.circuit = circuit
+        self._spread = spread
         self._total_s = timeouts.total_s
         self._enough_s = min(timeouts.first_token_s, timeouts.total_s) / 2
         self._slow_s = math.inf if _on_this_machine(inner.model) else self._enough_s
@@ -121,6 +128,8 @@ class Breaking(Wrapper):
                 tell("breaker.open", model=self.model.name, reason=reason, retry_after_s=retry_after_s)
             elif led_to == "closed":
                 tell("breaker.closed", model=self.model.name)
+            if led_to is not None and self._spread is not None:
+                self._spread(self.model, circuit)
 
         return note
 

@@ -8,16 +8,14 @@ import math
 from typing_extensions import override
 
 from .. import telemetry, turns
-from ..analysis import estimate_tokens
-from ..errors import LimitReached, ProviderError, ProviderUnavailable, RateLimitError
+from ..errors import LimitReached, ProviderUnavailable, RateLimitError
 from ..limits import Limiter, Ticket, Wish
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import ChatRequest, Request, Usage
+from ..types import Request
+from .turn import SPARE_S, most_tokens, refusal, told, used
 from .wrapper import Wrapper
 
-SPARE_S = 0.05
-"""A turn that comes so short before the deadline is none."""
 _OVERLOADED = (503, 529)
 
 
@@ -45,7 +43,7 @@ class Limited(Wrapper):
             raise
 
         def finish(reply: Reply, error: BaseException | None) -> None:
-            tokens = _told(reply.reported_usage, ticket)
+            tokens = told(reply.reported_usage, ticket.wish.tokens)
             if error is None:
                 ticket.answered(tokens)
             else:
@@ -58,10 +56,10 @@ class Limited(Wrapper):
         by = math.inf if deadline is None else deadline - SPARE_S
         model = self.model
         entrance = self._limiter.entrance(model)
-        tokens = _most_tokens(request) if entrance.counts_tokens(model.name) else 0
+        tokens = most_tokens(request) if entrance.counts_tokens(model.name) else 0
         ticket, expected_s, gate = entrance.join(Wish(model.name, request.project, tokens), by)
         if ticket is None:
-            raise self._refusal(gate, expected_s)
+            raise refusal(model, gate, expected_s)
         if not ticket.inside:
             clock = asyncio.get_running_loop().time
             began = clock()
@@ -70,46 +68,17 @@ class Limited(Wrapper):
             waited_s = clock() - began
             turns.begun(waited_s)
             if not in_time:
-                raise self._refusal(gate, None, waited_s)
+                raise refusal(model, gate, None, waited_s)
             telemetry.event("limit.waited", limit=gate, wait_s=waited_s)
         return ticket
-
-    def _refusal(self, gate: str, expected_s: float | None, waited_s: float | None = None) -> LimitReached:
-        telemetry.event("limit.refused", limit=gate, expected_wait_s=expected_s, wait_s=waited_s)
-        when = (
-            "did not come in time"
-            if expected_s is None
-            else f"would come in about {expected_s:.3g} s, and it has no time for that"
-        )
-        error = LimitReached(
-            f"{gate} is asked as much as its limits allow; the turn of this call {when}",
-            provider=self.model.provider,
-            model=self.model.name,
-            code="local_limit",
-        )
-        error.retry_after_s = expected_s
-        return error
-
-
-def _most_tokens(request: Request) -> int:
-    return estimate_tokens(request.text) + (request.max_tokens if isinstance(request, ChatRequest) else 0)
 
 
 def _failed(ticket: Ticket, error: BaseException) -> None:
     overloaded = isinstance(error, ProviderUnavailable) and error.status in _OVERLOADED
-    if overloaded or (isinstance(error, RateLimitError) and not isinstance(error, LimitReached)):
+    if isinstance(error, LimitReached):
+        ticket.undo()  # nothing was sent
+        return
+    if overloaded or isinstance(error, RateLimitError):
         ticket.refused(getattr(error, "retry_after_s", None))
         return
-    tokens = _told(error.usage, ticket) if isinstance(error, ProviderError) else None
-    if tokens is None and isinstance(error, ProviderError) and not error.billed:
-        tokens = 0
-    ticket.failed(tokens)
-
-
-def _told(usage: Usage | None, ticket: Ticket) -> int | None:
-    """The tokens that *usage* tells of; ``None`` if it tells nothing, or what can not be true: a false word must
-    neither free a minute nor fill it."""
-    if usage is None or min(usage.input_tokens, usage.output_tokens) < 0:
-        return None
-    tokens = usage.input_tokens + usage.output_tokens
-    return tokens if tokens <= 10 * ticket.wish.tokens + 10_000 else None
+    ticket.failed(used(error, ticket.wish.tokens))

@@ -35,11 +35,15 @@ class Gate:
     Additive increase, multiplicative decrease (Chiu and Jain 1989; RFC 5681): a refusal halves the *share* of all
     limits that holds, answers raise it again, evenly with the time over which they come. A refusal counts once for all
     calls that were under way at it, as a loss does once for a window of TCP (RFC 6582): only those that began after the
-    last change for the worse say anything new.
+    last change for the worse say anything new. One that does not *adapt* is none of the provider's: its refusals say
+    nothing of it.
     """
 
-    def __init__(self, name: str, rates: RateLimits) -> None:
+    def __init__(self, name: str, rates: RateLimits, *, adapts: bool = True) -> None:
         self.name = name
+        self.adapts = adapts
+        self.used_at = -math.inf
+        """When the last call passed."""
         self.running = 0
         self.share = 1.0
         self.held_s: float | None = None
@@ -87,6 +91,7 @@ class Gate:
     def enter(self, now: float, tokens: int) -> Entry:
         """Let a call pass that is expected to use so many *tokens*."""
         self.running += 1
+        self.used_at = now
         requests = None if self._requests is None else self._requests.charge(now, 1)
         return Entry(self, now, requests, None if self._tokens is None else self._tokens.charge(now, tokens))
 

@@ -52,6 +52,11 @@ class Limiter:
                 entrance = self._entrances.setdefault(model.provider, Entrance(model.provider))
         return entrance
 
+    def rates(self, model: Model) -> tuple[RateLimits | None, RateLimits | None]:
+        """What holds for the provider of *model* as a whole, and for *model*."""
+        whole, models = self._rates.get(model.provider, (None, {}))
+        return whole, models.get(model.name)
+
     def _after_fork(self) -> None:
         if self._pid != os.getpid():
             self._begin()

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from ..policy import RateLimits
 from .gate import Entry, Gate
-from .queue import FairQueue, Place
+from .queue import ANY, FairQueue, Place, Where
+from .turnstile import Turnstile
 
 NO_LIMITS = RateLimits()
 LONGEST_PAUSE_S = 3600.0
@@ -36,11 +37,12 @@ class Caller(Protocol):
 
 
 class Line:
-    """Calls to one provider pass its gate, and before it that of their model, where these have limits.
+    """Calls to one provider pass its gate, and before it that of their model, where these have limits; and before each
+    of them that of their project.
 
-    They pass in their turn and both gates at once. Nobody overtakes at a gate that is closed: a call that needs many
-    tokens gets them. A call that waits for its model only lets those for other models by; so it does while the provider
-    wants to be left alone, which it says of one model.
+    They pass in their turn and all gates at once. Nobody overtakes at a gate that is closed: a call that needs many
+    tokens gets them. A call that waits for its model only lets those for other models by, and one that waits for its
+    project those of others; so it does while the provider wants to be left alone, which it says of one model.
     """
 
     def __init__(self, provider: str) -> None:
@@ -48,31 +50,42 @@ class Line:
         self.queue: FairQueue[Caller] = FairQueue()
         self.next_at = math.inf
         """When somebody in the queue may pass though nothing happens until then."""
-        self._whole: Gate | None = None
-        self._models: dict[str, Gate] = {}
+        self._whole: Turnstile | None = None
+        self._models: dict[str, Turnstile] = {}
         self._paused: dict[str, float] = {}
 
     def set(self, whole: RateLimits | None, models: Mapping[str, RateLimits]) -> None:
         """From now on these limits hold. Who waits keeps the place, what has passed is counted."""
         self._whole = _set(self._whole, self.provider, whole)
         for name in models.keys() | self._models.keys():
-            gate = _set(self._models.get(name), name, models.get(name))
-            if gate is not None:
-                self._models[name] = gate
+            turnstile = _set(self._models.get(name), name, models.get(name))
+            if turnstile is not None:
+                self._models[name] = turnstile
 
-    def gates(self, model: str) -> tuple[Gate, ...]:
-        """What a call to *model* passes, the narrowest first."""
-        return tuple(gate for gate in (self._models.get(model), self._whole) if gate is not None)
+    def gates(self, wish: Wish) -> tuple[Gate, ...]:
+        """What a call passes, the narrowest first."""
+        return tuple(gate for gate, _ in self._passes(wish))
+
+    def _passes(self, wish: Wish) -> list[tuple[Gate, Where]]:
+        """The gates, each with those that it holds up when it is closed."""
+        passes: list[tuple[Gate, Where]] = []
+        for turnstile, lane in ((self._models.get(wish.model), wish.model), (self._whole, ANY)):
+            if turnstile is not None:
+                if (own := turnstile.of(wish.project)) is not None:
+                    passes.append((own, (lane, wish.project)))
+                passes.append((turnstile.gate, (lane, ANY)))
+        return passes
 
     def expected(self, wish: Wish, now: float) -> tuple[float, Gate | None]:
         """When the turn of a call that joins now would come, as things go, and at which gate it would wait longest."""
         queue = self.queue
         paused = self.paused_until(wish)
         expected: tuple[float, Gate | None] = now, None
-        for gate in self.gates(wish.model):
+        for gate, (lane, project) in self._passes(wish):
             ahead = tokens = 0
             if queue:
-                ahead = queue.ahead(wish.project, None if gate is self._whole else wish.model)
+                count = queue.ahead if project is ANY else queue.own
+                ahead = count(wish.project, None if lane is ANY else wish.model)
                 tokens = queue.size * ahead // len(queue)
             at = max(paused, gate.expected_at(now, wish.tokens, ahead, tokens))
             shut = ahead > 0 or gate.free_at(now, wish.tokens) > now
@@ -82,7 +95,7 @@ class Line:
 
     def usually_s(self, wish: Wish) -> float:
         """How long calls like this one are under way, as far as is known."""
-        return max([gate.held_s or 0.0 for gate in self.gates(wish.model)], default=0.0)
+        return max([gate.held_s or 0.0 for gate in self.gates(wish)], default=0.0)
 
     def paused_until(self, wish: Wish) -> float:
         """The moment before which the provider has asked to be left alone."""
@@ -96,12 +109,12 @@ class Line:
 
     def counts_tokens(self, model: str) -> bool:
         """Whether any limit that a call to *model* passes is one of tokens."""
-        return any(gate.rates.tokens_per_minute is not None for gate in self.gates(model))
+        return any(each is not None and each.counts_tokens for each in (self._models.get(model), self._whole))
 
     def pass_at_once(self, caller: Caller, now: float) -> bool:
         """Let *caller* pass if nobody waits and all gates are open. Whether it did."""
         wish = caller.wish
-        gates = self.gates(wish.model)
+        gates = self.gates(wish)
         if self.queue or self.paused_until(wish) > now or any(gate.free_at(now, wish.tokens) > now for gate in gates):
             return False
         caller.inside, caller.entries = True, tuple([gate.enter(now, wish.tokens) for gate in gates])
@@ -120,28 +133,31 @@ class Line:
     def admit(self, now: float) -> list[Caller]:
         """Let everybody pass whose turn it is now."""
         admitted: list[Caller] = []
-        closed: set[str] = set()
+        closed: set[Where] = set()
         self.next_at = math.inf
         while (place := self.queue.first(closed)) is not None:
             caller = place.item
-            gates = self.gates(caller.wish.model)
-            waits = [(gate.free_at(now, caller.wish.tokens), gate) for gate in gates]
-            at = max([now, self.paused_until(caller.wish), *(moment for moment, _ in waits)])
+            passes = self._passes(caller.wish)
+            waits = [(gate.free_at(now, caller.wish.tokens), where) for gate, where in passes]
+            paused_until = self.paused_until(caller.wish)
+            at = max([now, paused_until, *(moment for moment, _ in waits)])
             if at <= now:
                 self.queue.take(place)
                 caller.place, caller.inside = None, True
-                caller.entries = tuple(gate.enter(now, caller.wish.tokens) for gate in gates)
+                caller.entries = tuple(gate.enter(now, caller.wish.tokens) for gate, _ in passes)
                 admitted.append(caller)
                 continue
             self.next_at = min(self.next_at, at)
-            if any(gate is self._whole and moment > now for moment, gate in waits):
+            closed.update(where for moment, where in waits if moment > now)
+            if paused_until > now:
+                closed.add((place.lane, ANY))
+            if (ANY, ANY) in closed:
                 break
-            closed.add(place.lane)
         return admitted
 
 
-def _set(gate: Gate | None, name: str, rates: RateLimits | None) -> Gate | None:
-    if gate is None:
-        return None if rates is None else Gate(name, rates)
-    gate.set(rates or NO_LIMITS)
-    return gate
+def _set(turnstile: Turnstile | None, name: str, rates: RateLimits | None) -> Turnstile | None:
+    if turnstile is None:
+        return None if rates is None else Turnstile(name, rates)
+    turnstile.set(rates or NO_LIMITS)
+    return turnstile

@@ -10,6 +10,15 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+class _Any:
+    """Every lane, or every project; ``None`` is the project of those who name none."""
+
+
+ANY = _Any()
+Where = tuple[str | _Any, str | _Any | None]
+"""A lane, and a project in it."""
+
+
 @dataclass(eq=False, slots=True)
 class Place(Generic[T]):
     """A place in the queue: *lane* is what its owner waits for, *size* how much of it."""
@@ -65,9 +74,13 @@ class FairQueue(Generic[T]):
         self.size += size
         return place
 
-    def first(self, closed: Collection[str] = ()) -> Place[T] | None:
-        """Whose turn it is, of those who wait in other lanes than *closed*."""
-        heads = [next(iter(projects.values())) for lane, projects in self._lanes.items() if lane not in closed]
+    def first(self, closed: Collection[Where] = ()) -> Place[T] | None:
+        """Whose turn it is, of those who wait elsewhere than where it is *closed*."""
+        heads = [
+            waiting
+            for lane, projects in self._lanes.items()
+            if (lane, ANY) not in closed and (waiting := _head(lane, projects, closed)) is not None
+        ]
         if not heads:
             return None
         return next(iter(min(heads, key=lambda waiting: waiting.turn).places))
@@ -96,11 +109,30 @@ class FairQueue(Generic[T]):
             del self._lanes[place.lane]
         return True
 
+    def own(self, project: str | None, lane: str | None = None) -> int:
+        """How many *project* has waiting, in *lane* or in all."""
+        lanes = [projects for name, projects in self._lanes.items() if lane is None or name == lane]
+        return sum(len(projects[project].places) for projects in lanes if project in projects)
+
     def ahead(self, project: str | None, lane: str | None = None) -> int:
         """How many will have their turn before one who joins now for *project*, in *lane* or in all."""
         lanes = [projects for name, projects in self._lanes.items() if lane is None or name == lane]
-        own = sum(len(projects[project].places) for projects in lanes if project in projects)
+        own = self.own(project, lane)
         others = (
             min(len(waiting.places), own + 1) for lane in lanes for name, waiting in lane.items() if name != project
         )
         return own + sum(others)
+
+
+def _head(lane: str, projects: OrderedDict[str | None, _Project[T]], closed: Collection[Where]) -> _Project[T] | None:
+    """The first of *projects* that it is not closed for."""
+    if not closed:
+        return next(iter(projects.values()))
+    return next(
+        (
+            waiting
+            for project, waiting in projects.items()
+            if (ANY, project) not in closed and (lane, project) not in closed
+        ),
+        None,
+    )

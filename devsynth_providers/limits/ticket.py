@@ -70,8 +70,8 @@ class Ticket:
         self._give_back(lambda gate, entry, now: _leave(gate, entry, now, tokens))
 
     def refused(self, retry_after_s: float | None) -> None:
-        """The provider is asked too much. The narrowest gate is tightened: limits are mostly those of a model."""
-        narrowest = self.entries[0] if self.entries else None
+        """The provider is asked too much. Its narrowest gate is tightened: limits are mostly those of a model."""
+        narrowest = next((entry for entry in self.entries if entry.gate.adapts), None)
 
         def settle(gate: Gate, entry: Entry, now: float) -> None:
             _leave(gate, entry, now, 0)

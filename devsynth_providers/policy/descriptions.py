@@ -109,6 +109,7 @@ DESCRIPTIONS = {
     "RateLimits.requests_per_minute": "Requests in any minute. Default: no limit.",
     "RateLimits.tokens_per_minute": "Tokens in any minute, of prompts and answers. Default: no limit.",
     "RateLimits.concurrent": "Requests at the same time. Default: no limit.",
+    "RateLimits.per_project": "What each project is let through at most. Default: no limit but the above.",
     "Budget.scope": "For each project, role or task, or for all who use a policy of this name.",
     "Budget.limit_usd": "USD that may be spent.",
     "Budget.per": "The span of time in which; `call`: by each request. Default: day.",

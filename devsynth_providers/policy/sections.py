@@ -33,13 +33,19 @@ class Access(Limits):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimits:
-    """What a provider, or one model, is sent at most."""
+    """What a provider, or one model, is sent at most; and *per_project*, of that, for each project at most. Requests
+    that name no project are one project together."""
 
     __pydantic_config__: ClassVar = STRICT
 
     requests_per_minute: Annotated[int, Gt(0)] | None = None
     tokens_per_minute: Annotated[int, Gt(0)] | None = None
     concurrent: Annotated[int, Gt(0)] | None = None
+    per_project: RateLimits | None = None
+
+    def __post_init__(self) -> None:
+        if self.per_project is not None and self.per_project.per_project is not None:
+            raise ConfigurationError("limits: what is said per_project has no per_project of its own")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

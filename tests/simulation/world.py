@@ -13,7 +13,7 @@ from typing import Any
 from typing_extensions import override
 
 from devsynth_providers import EmbedRequest, NoModelFits, Plan, ProviderPort, Response, Router
-from devsynth_providers.limits import Limiter
+from devsynth_providers.limits import Limiter, Wish
 from devsynth_providers.measured import Measured
 from devsynth_providers.testing import EchoProvider, FaultyProvider, Hit, VirtualClock, run_virtually
 
@@ -123,7 +123,7 @@ class _World:
         left += [f"{name} has {far.unclosed} answers open" for name, far in self.far.items() if far.unclosed]
         for provider, entrance in self.limiter._entrances.items():
             line = entrance._line
-            gates = {gate for name in self.schedule.policy.models for gate in line.gates(name)}
+            gates = {gate for name in self.schedule.policy.models for gate in line.gates(Wish(name))}
             left += [f"{gate.running} calls are still in {gate.name}" for gate in gates if gate.running]
             if line.queue or entrance._loops:
                 left.append(f"{len(line.queue)} calls wait for {provider}, in {len(entrance._loops)} loops")
