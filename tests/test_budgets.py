@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -121,6 +123,14 @@ class TestOfPolicies:
         await mine.complete("hi", project="a")
         with pytest.raises(BudgetExceeded, match="policy:test has too little left"):
             await mine.complete("hi", project="b")
+
+    def test_each_process_may_have_one_of_its_own(self, file: Path) -> None:
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+            told = pool.map(_as_a_process, [str(file)] * 2)
+        assert [*told, _as_a_process(str(file))] == [[True, False]] * 3
+        accounts = {account for account, _ in (json.loads(row[0])[0] for row in rows(file, "purses"))}
+        assert len(accounts) == 3
+        assert all(account.startswith("process:") for account in accounts)
 
     async def test_every_budget_has_to_have_enough_left_and_none_pays_for_a_refusal(self, ledger: SqliteLedger) -> None:
         both = (Budget(scope="project", limit_usd=1), Budget(scope="role", limit_usd=0.01))
@@ -444,6 +454,19 @@ def test_four_processes_do_not_overrun_it_together(file: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         assert sum(pool.map(_fifty, [str(file)] * 4)) == 16
     assert len(rows(file)) == 16
+
+
+def _as_a_process(file: str) -> list[bool]:
+    """Whether each of two calls was answered, where each process may make one."""
+
+    async def main() -> list[bool]:
+        mine = router(
+            answering(), ledger=SqliteLedger(file), budgets=(Budget(scope="process", limit_usd=WORST_USD, per="total"),)
+        )
+        told = await asyncio.gather(*(mine.complete(text) for text in ("one", "two")), return_exceptions=True)
+        return sorted((not isinstance(each, BudgetExceeded) for each in told), reverse=True)
+
+    return asyncio.run(main())
 
 
 def _fifty(file: str) -> int:

@@ -110,7 +110,7 @@ DESCRIPTIONS = {
     "RateLimits.tokens_per_minute": "Tokens in any minute, of prompts and answers. Default: no limit.",
     "RateLimits.concurrent": "Requests at the same time. Default: no limit.",
     "RateLimits.per_project": "What each project is let through at most. Default: no limit but the above.",
-    "Budget.scope": "For each project, role or task, or for all who use a policy of this name.",
+    "Budget.scope": "For each project, role or task, for each process, or for all who use a policy of this name.",
     "Budget.limit_usd": "USD that may be spent.",
     "Budget.per": "The span of time in which; `call`: by each request. Default: day.",
     "Budget.when_spent": "`refuse` requests (the default), `degrade`: ask models that can still be paid, or `warn`.",

@@ -50,8 +50,8 @@ class RateLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What may be spent for each project, role or task, or by all who use the policy, in each span of time, by the
-    clocks of *zone*; per ``call``, it is a ceiling for each request.
+    """What may be spent for each project, role or task, by each process, or by all who use the policy, in each span of
+    time, by the clocks of *zone*; per ``call``, it is a ceiling for each request.
 
     When it is spent, requests fail (``refuse``), are passed to models that can still be paid or are free (``degrade``),
     or are answered all the same, with a warning (``warn``). *when_unavailable* says what becomes of them where the
@@ -60,7 +60,7 @@ class Budget:
 
     __pydantic_config__: ClassVar = STRICT
 
-    scope: Literal["project", "role", "task", "policy"]
+    scope: Literal["project", "role", "task", "process", "policy"]
     limit_usd: Annotated[Usd, Gt(0)]
     per: Literal["call", "hour", "day", "week", "month", "total"] = "day"
     when_spent: Literal["refuse", "degrade", "warn"] = "refuse"

@@ -12,6 +12,18 @@ def identity() -> str:
     return f"{socket.gethostname()}/{os.getpid()}/{_began(os.getpid())}"
 
 
+def this_process() -> str:
+    """As ``identity``, found out once in each process."""
+    pid = os.getpid()
+    if pid not in _known:
+        _known.clear()
+        _known[pid] = identity()
+    return _known[pid]
+
+
+_known: dict[int, str] = {}
+
+
 def gone(process: str) -> bool:
     """Whether *process*, an ``identity``, has ended for certain; one of another host never is."""
     host, number, began = process.rsplit("/", 2)
