@@ -51,13 +51,13 @@ class StrictDisk(diskcache.Disk):  # type: ignore[misc]
     def store(self, value: Any, read: bool, key: Any = None) -> tuple[int, int, None, bytes]:
         if read or not isinstance(value, bytes):
             raise Refused("a value is bytes")
-        return len(value), core.MODE_RAW, None, value
+        return 0, core.MODE_RAW, None, value  # of a file beside the database, that is; this one counts by itself
 
     @override
     def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> bytes:
-        if mode != core.MODE_RAW or filename is not None or read or not isinstance(value, bytes):
-            raise Refused("a row that is not bytes")
-        return value
+        if read:
+            raise Refused("no value is kept in a file")
+        return plain(mode, filename, value)
 
     @override
     def filename(self, key: Any = None, value: Any = None) -> tuple[str, str]:
@@ -68,13 +68,20 @@ class StrictDisk(diskcache.Disk):  # type: ignore[misc]
         """Nothing: there are no files, and what a row calls one is somebody else's."""
 
 
+def plain(mode: Any, filename: Any, value: Any) -> bytes:
+    """The bytes of a row. Raises ``Refused`` if it is of another kind than we write."""
+    if mode != core.MODE_RAW or filename is not None or not isinstance(value, bytes):
+        raise Refused("a row that is not bytes")
+    return value
+
+
 def inspect(directory: Path) -> None:
     """Raise ``Refused`` if the database in *directory* has tables, triggers or settings that diskcache does not make:
     it would carry them out. ``sqlite3.DatabaseError`` if it is none. Where there is no database, all is well."""
     file = directory / DATABASE
     if not file.exists():
         return
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
         database.execute("PRAGMA trusted_schema = OFF")
         objects = database.execute("SELECT name, sql FROM sqlite_master").fetchall()
         if strange := {name for name, _ in objects} - _OBJECTS:
