@@ -19,7 +19,7 @@ from .leaving import leaving_well
 from .moments import FORMS, between, moment_of
 from .output import written
 from .report import LedgerOption, SinceOption, UntilOption
-from .table import counted, dollars, drawn, for_sheets, printable, room, wrapped
+from .table import counted, dollars, drawn, entries_of, for_sheets, printable, room, wrapped
 
 ledger_app = typer.Typer(help="Look after the ledger, where each attempt stands with its cost.", no_args_is_help=True)
 
@@ -139,7 +139,7 @@ def prune_command(
             told = {"before": moment(end), "found": found.entries, "cost_usd": found.cost_micros / 1_000_000}
             print(json.dumps({**told, "under_way": found.under_way, "removed": removed}))
         elif yes:
-            print(f"removed {_entries(removed)}")
+            print(f"removed {entries_of(removed)}")
         elif found.entries:
             print("nothing is removed yet: say --yes")
 
@@ -197,7 +197,7 @@ def _told(file: Path, found: Checked) -> Iterator[str]:
             f"{dollars(each.balance_micros)}, its entries come to {dollars(each.entries_micros)}"
         )
     if found.right:
-        yield f"{file}: right; {_entries(found.entries)}, {counted(found.balances, 'balance')}"
+        yield f"{file}: right; {entries_of(found.entries)}, {counted(found.balances, 'balance')}"
     if found.left:
         left = counted(found.left, "attempt")
         yield (
@@ -213,8 +213,4 @@ def _would_go(found: Old, end: float) -> str:
         return f"no attempt that has ended began before {moment(end)}"
     stay = f"; {counted(found.under_way, 'attempt')} under way since then stay" if found.under_way else ""
     span = f"from {moment(found.first_at)} to {moment(found.last_at)}"
-    return f"{_entries(found.entries)}, {span}, {dollars(found.cost_micros)} in all{stay}"
-
-
-def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count} entries"
+    return f"{entries_of(found.entries)}, {span}, {dollars(found.cost_micros)} in all{stay}"

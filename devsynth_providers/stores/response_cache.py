@@ -176,13 +176,10 @@ class ResponseCache:
         return hmac.new(self._secret, f"scope {scope}".encode(), hashlib.sha256).hexdigest()[:32] + "/"
 
     def _mac(self, row: str, entry: bytes) -> bytes:
-        return hmac.new(self._secret, row.encode() + b"\0" + entry, hashlib.sha256).digest()
+        return mac_of(self._secret, row, entry)
 
     def _proved(self, row: str, entry: bytes) -> bytes:
-        mac, rest = entry[:MAC_BYTES], entry[MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(row, rest)):
-            raise Refused("an entry that we did not write, or not there")
-        return rest
+        return proved(self._secret, row, entry)
 
     def _opened(self) -> Any:
         if self._disk is None or self._pid != os.getpid():
@@ -231,6 +228,14 @@ def private(directory: Path) -> Path:
     """*directory*, made if it is not there. Raises ``ConfigurationError`` if others could put something into it."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the cache can not be in {directory}: {error.strerror}") from None
+    return ours_alone(directory)
+
+
+def ours_alone(directory: Path) -> Path:
+    """*directory*, which is there. Raises ``ConfigurationError`` as ``private`` does."""
+    try:
         found = directory.lstat()
     except OSError as error:
         raise ConfigurationError(f"the cache can not be in {directory}: {error.strerror}") from None
@@ -241,6 +246,19 @@ def private(directory: Path) -> Path:
     if os.name == "posix" and found.st_mode & 0o077:
         raise ConfigurationError(f"others may read or write {directory}: chmod 700 it, or name another directory")
     return directory
+
+
+def mac_of(secret: bytes, row: str, entry: bytes) -> bytes:
+    """What proves that whoever has *secret* put *entry* at *row*."""
+    return hmac.new(secret, row.encode() + b"\0" + entry, hashlib.sha256).digest()
+
+
+def proved(secret: bytes, row: str, entry: bytes) -> bytes:
+    """What stands in *entry* behind its proof. Raises ``Refused`` if that is wrong."""
+    mac, rest = entry[:MAC_BYTES], entry[MAC_BYTES:]
+    if not hmac.compare_digest(mac, mac_of(secret, row, rest)):
+        raise Refused("an entry that we did not write, or not there")
+    return rest
 
 
 def _seconds(ttl: float) -> float:
