@@ -134,13 +134,13 @@ def prune_command(
         found = old(file, end)
         if not as_json:
             print("\n".join(wrapped(_would_go(found, end), room(), 2)))
-        removed = prune(file, end) if yes and found.entries else 0
+        removed = prune(file, end) if yes and (found.entries or found.hits) else 0
         if as_json:
             told = {"before": moment(end), "found": found.entries, "cost_usd": found.cost_micros / 1_000_000}
-            print(json.dumps({**told, "under_way": found.under_way, "removed": removed}))
+            print(json.dumps({**told, "under_way": found.under_way, "hits": found.hits, "removed": removed}))
         elif yes:
             print(f"removed {entries_of(removed)}")
-        elif found.entries:
+        elif found.entries or found.hits:
             print("nothing is removed yet: say --yes")
 
 
@@ -210,7 +210,9 @@ def _told(file: Path, found: Checked) -> Iterator[str]:
 
 def _would_go(found: Old, end: float) -> str:
     if not found.entries or found.first_at is None or found.last_at is None:
-        return f"no attempt that has ended began before {moment(end)}"
+        hits = f"; {counted(found.hits, 'answer')} out of the cache came before" if found.hits else ""
+        return f"no attempt that has ended began before {moment(end)}{hits}"
     stay = f"; {counted(found.under_way, 'attempt')} under way since then stay" if found.under_way else ""
     span = f"from {moment(found.first_at)} to {moment(found.last_at)}"
-    return f"{entries_of(found.entries)}, {span}, {dollars(found.cost_micros)} in all{stay}"
+    hits = f"; and {counted(found.hits, 'answer')} out of the cache" if found.hits else ""
+    return f"{entries_of(found.entries)}, {span}, {dollars(found.cost_micros)} in all{hits}{stay}"
