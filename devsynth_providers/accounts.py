@@ -13,7 +13,7 @@ from .analysis import estimate_tokens
 from .errors import BudgetExceeded, LedgerUnavailable
 from .policy import Budget, Policy
 from .policy.zones import zone_of
-from .stores.entries import Entry, Ledger, Outcome, Purse, Spent, ends_at, period_of
+from .stores.entries import Entry, Hit, Ledger, Outcome, Purse, Spent, ends_at, period_of
 from .stores.process import this_process
 from .types import Attempt, ChatRequest, Model, Request, RunBudget
 
@@ -72,6 +72,21 @@ class Book:
                     reserved.settled_as(Outcome(cost_micros=0, basis="free", error="cancelled"))
                 raise
         return reserved
+
+    def hit(self, request: Request, model: Model) -> None:
+        """The cache has answered *request*, with what *model* has said once."""
+        if self._ledger is not None:
+            self._ledger.hit(
+                Hit(
+                    provider=model.provider,
+                    model=model.name,
+                    project=request.project,
+                    role=request.role,
+                    task=request.task,
+                    policy=self._policy,
+                    rule=request.call.rule,
+                )
+            )
 
     async def _written(self, ledger: Ledger, request: Request, model: Model, worst: int | None) -> bool:
         """Whether the entry stands in the ledger; if not, the budgets say that the attempt may be made all the same."""

@@ -68,6 +68,16 @@ class CostTracker:
         set aside for attempts under way."""
         return self._now(self._ledger.total_micros(project_id)) / 1_000_000
 
+    def hits(self, project_id: str | None) -> int:
+        """How many requests of *project_id* the cache has answered, which costs nothing."""
+        return self._now(self._ledger.hits(project_id))[0]
+
+    def hit_rate(self, project_id: str | None) -> float | None:
+        """The part of the requests of *project_id* that the cache has answered, from 0 to 1; ``None`` if there were
+        none."""
+        hits, calls = self._now(self._ledger.hits(project_id))
+        return hits / (hits + calls) if hits + calls else None
+
     def _now(self, done: Future[T]) -> T:
         try:
             return done.result()

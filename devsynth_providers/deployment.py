@@ -95,6 +95,8 @@ class Deployment:
     """The circuit breaker of each provider."""
     opened: Mapping[str, ProviderPort]
     """Of the providers, those that were built for it, as they were built: ours to close."""
+    book: Book
+    """What it writes down, and lets attempts cost."""
     cache: Cache | None = None
     """Where answers are kept, for rules that say so."""
     on_trial: Policy | None = None
@@ -218,6 +220,7 @@ class Deployer:
             },
             circuits=MappingProxyType(circuits),
             opened=opened,
+            book=book,
             cache=self._cache(policy),
             on_trial=shadow,
             shadow=_shadow(policy, models, shadow, before),

@@ -201,6 +201,8 @@ class Router(ProviderPort):
                 failure = error
             else:
                 reply.plan, reply.degraded = plan, reply.model.name != plan.preferred
+                if reply.cached and not reply.shared:
+                    deployment.book.hit(request, reply.model)
                 return reply
             request = patience.again(request, failure)
 

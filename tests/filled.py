@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from devsynth_providers import Budget, Model, ProviderUnavailable, RateLimitError, Router, Usage
-from devsynth_providers.stores.entries import Entry, Outcome, Purse
+from devsynth_providers.stores.entries import Entry, Hit, Outcome, Purse
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 from devsynth_providers.testing import ScriptedProvider
 
@@ -63,6 +63,18 @@ def written(file: Path, *entries: dict[str, Any]) -> None:
             if settled:
                 default = {"cost_micros": 10, "basis": "computed", "usage": Usage(3, 4), "latency_s": 1.0}
                 assert await ledger.settle(entry.call, entry.attempt, Outcome(**{**default, **outcome}))
+        await ledger.aclose()
+
+    asyncio.run(write())
+
+
+def hit(file: Path, *hits: Hit, at: float = 1_800_000_000.0) -> None:
+    """Write *hits* down, of one moment."""
+
+    async def write() -> None:
+        ledger = SqliteLedger(file, clock=lambda: at)
+        for each in hits:
+            ledger.hit(each)
         await ledger.aclose()
 
     asyncio.run(write())

@@ -28,6 +28,9 @@ class Store(Protocol):
     def balances(self) -> dict[tuple[str, str], int]:
         """What is spent, by account and period; without those that are 0."""
 
+    def hits(self) -> dict[tuple[Any, ...], int]:
+        """How often the cache has answered, by the minute and who asked."""
+
 
 class InFile(NamedTuple):
     file: Path
@@ -44,6 +47,13 @@ class InFile(NamedTuple):
     def balances(self) -> dict[tuple[str, str], int]:
         with closing(sqlite3.connect(self.file)) as database:
             return {(account, period): micros for account, period, micros in database.execute("SELECT * FROM balances")}
+
+    def hits(self) -> dict[tuple[Any, ...], int]:
+        with closing(sqlite3.connect(self.file)) as database:
+            rows = database.execute("SELECT * FROM hits").fetchall()
+        found = {tuple(row[:-1]): int(row[-1]) for row in rows}
+        assert len(found) == len(rows)
+        return found
 
 
 class OnServer(NamedTuple):
@@ -64,6 +74,14 @@ class OnServer(NamedTuple):
             for key in self.keys(client, "balance"):
                 length, _, name = key.split(":", 2)[2].partition(":")
                 found[name[int(length) + 1 :], name[: int(length)]] = int(client.get(key) or 0)
+        return found
+
+    def hits(self) -> dict[tuple[Any, ...], int]:
+        found = {}
+        with redis.Redis.from_url(self.url, decode_responses=True) as client:
+            for key in self.keys(client, "hits"):
+                assert 0 < client.ttl(key) <= 90 * 86_400
+                found.update({tuple(json.loads(who)): int(count) for who, count in client.hgetall(key).items()})
         return found
 
     def keys(self, client: redis.Redis, kind: str) -> list[str]:

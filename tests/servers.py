@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, get_args
 
 import redis
+from typing_extensions import override
 
 FETCHED = Path(sys.prefix, "redis", "usr")
 """Where scripts/test unpacks Debian's package, on a machine without a server."""
@@ -152,6 +153,48 @@ class Wire:
             self.lost.set()
             if not self.silently:
                 return
+
+
+Cut = Literal["command", "half a command", "answer", "half an answer"]
+
+
+CUTS: tuple[Cut, ...] = get_args(Cut)
+
+
+class Shears(Wire):
+    """Cuts the connection at the message number *at* of those that go one way, from 1, and at the *times* - 1 after it:
+    before a command has reached the server, or before its answer has come back; or in the midst of either."""
+
+    def __init__(self, port: int, cut: Cut, at: int, *, times: int = 1) -> None:
+        super().__init__(port)
+        self.done = 0
+        """How often it has cut."""
+        self._cut = cut
+        self._before = at - 1
+        self._times = times
+
+    @override
+    async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._passed(reader, writer, "command")
+
+    @override
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._passed(reader, writer, "answer")
+
+    async def _passed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, what: str) -> None:
+        while said := await reader.read(65536):
+            if self._cut.endswith(what) and self._due():
+                writer.write(said[: len(said) // 2 if self._cut.startswith("half") else 0])
+                return
+            writer.write(said)
+
+    def _due(self) -> bool:
+        if self._before:
+            self._before -= 1
+        elif self.done < self._times:
+            self.done += 1
+            return True
+        return False
 
 
 async def _first_to_end(ways: Sequence[object]) -> None:

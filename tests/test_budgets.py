@@ -40,6 +40,7 @@ from devsynth_providers import (
     Tolerance,
     Usage,
 )
+from devsynth_providers.stores.entries import Hit
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 from devsynth_providers.testing import ScriptedProvider
 
@@ -359,6 +360,17 @@ class TestCostTracker:
             with pytest.raises(InvalidRequest, match="from 0 on"):
                 tracker.record("a", *wrong)
             assert tracker.total_usd("a") == 0
+
+    def test_what_the_cache_has_answered_is_counted_beside_it(self, file: Path) -> None:
+        with CostTracker(file) as tracker:
+            assert (tracker.hits("billing"), tracker.hit_rate("billing")) == (0, None)
+            tracker.record("billing", 10, 20, 0.5)
+            assert tracker.hit_rate("billing") == 0.0
+            for project in ("billing", "billing", "billing", None):
+                tracker._ledger.hit(Hit("openai", "m", project=project))
+            assert (tracker.hits("billing"), tracker.hit_rate("billing")) == (3, 0.75)
+            assert (tracker.hits(None), tracker.hit_rate(None)) == (1, 1.0)
+            assert tracker.total_usd("billing") == 0.5
 
     def test_a_ledger_that_can_not_be_written_is_an_error_that_says_so(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

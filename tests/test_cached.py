@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from devsynth_providers import ChatRequest, ConfigurationError, Model, ResponseCache, Router, StreamInterrupted
 from devsynth_providers.errors import ProviderUnavailable
+from devsynth_providers.stores.ledger_reader import By, read_ledger
 from devsynth_providers.testing import ScriptedProvider
 from devsynth_providers.types import Chunk, Keep, Tenant, ToolCallPart, Usage, fingerprint
 
@@ -146,6 +148,51 @@ async def test_the_trace_says_that_it_was_kept(cache: ResponseCache, spans: Call
     assert [dict(span.attributes or {})["devsynth.cache.hit"] for span in (first, second)] == [False, True]
     events = [dict(event.attributes or {}) for event in second.events if event.name == "cache.lookup"]
     assert events == [{"model": "m", "hits": 1, "misses": 0}]
+
+
+async def test_a_hit_stands_in_the_ledger_and_is_no_attempt(ask: Ask, cache: ResponseCache, tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    far = ScriptedProvider("a", "b", usage=Usage(10, 20))
+    async with Router(policy(PRICEY, cache=Keep()), {"m": far}, cache=cache, ledger=file) as asked:
+        for project, prompt in (("x", "1"), ("x", "1"), ("x", "1"), ("y", "1"), ("y", "1")):
+            await ask(asked, prompt, temperature=0, project=project, role="dev", task="review")
+        await ask(asked, "1", temperature=0, project="y", role="dev", task="another")
+    with read_ledger(file) as ledger:
+        entries, total, projects = list(ledger.entries()), ledger.total(), ledger.groups(By.project)
+        rules, tasks = ledger.groups(By.rule), ledger.groups(By.task)
+    assert [(each["project"], each["attempt"]) for each in entries] == [("x", 1), ("y", 1)]
+    assert (total.attempts, total.calls, total.hits, total.hit_rate) == (2, 2, 4, 4 / 6)
+    assert {each.key: (each.calls, each.hits) for each in projects} == {"x": (1, 2), "y": (1, 2)}
+    assert {each.key: each.hits for each in (*rules, *tasks)} == {"all": 4, "review": 3, "another": 1}
+
+
+async def test_vectors_are_a_hit_where_all_of_them_were_kept(cache: ResponseCache, tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    async with Router(policy(PRICEY, cache=Keep()), {"m": ScriptedProvider("", "")}, cache=cache, ledger=file) as asked:
+        for texts in (["a", "b"], ["b", "a", "b"], ["b", "c"]):
+            await asked.embed_batch(texts)
+    with read_ledger(file) as ledger:
+        assert (ledger.total().attempts, ledger.total().hits) == (2, 1)
+
+
+async def test_equal_requests_at_once_that_share_what_was_kept_are_one_hit(
+    cache: ResponseCache, tmp_path: Path
+) -> None:
+    file = tmp_path / "ledger.db"
+    async with Router(policy(PRICEY, cache=Keep()), {"m": ScriptedProvider("a")}, cache=cache, ledger=file) as asked:
+        await asked.generate("hi", 0)
+        told = await asyncio.gather(*(asked.complete("hi", temperature=0) for _ in range(5)))
+    assert [each.cached for each in told] == [True] * 5
+    with read_ledger(file) as ledger:
+        assert ledger.total().hits == [each.shared for each in told].count(False) == 1
+
+
+async def test_a_ledger_that_can_not_be_written_keeps_nobody_from_a_hit(ask: Ask, cache: ResponseCache) -> None:
+    asked = router(cache, ScriptedProvider("a"))
+    assert await ask(asked, temperature=0) == "a"
+    blocked = Path(cache.directory / "cache.db" / "ledger.db")
+    async with Router(policy(PRICEY, cache=Keep()), {"m": ScriptedProvider()}, cache=cache, ledger=blocked) as other:
+        assert await ask(other, temperature=0) == "a"
 
 
 async def test_a_broken_cache_fails_no_call(ask: Ask, cache: ResponseCache, tmp_path: Path) -> None:

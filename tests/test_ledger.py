@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from devsynth_providers import ConfigurationError, Usage
 from devsynth_providers.errors import LedgerUnavailable
-from devsynth_providers.stores.entries import Outcome, Purse, Reserved, Spent, ends_at, period_of
+from devsynth_providers.stores.entries import Hit, Ledger, Outcome, Purse, Reserved, Spent, ends_at, period_of
 from devsynth_providers.stores.ledgers import ledger_of
 from devsynth_providers.stores.redis_ledger import RedisLedger
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
@@ -159,6 +159,81 @@ class TestSettle:
 
         asyncio.run(work())
         adds_up(store)
+
+
+class TestHits:
+    HIT = Hit("openai", "m", project="billing", role="dev", task="review", policy="p", rule="r")
+
+    async def test_are_counted_by_who_asked_and_the_minute(self, store: Store) -> None:
+        now, nobody = [1_800_000_059.9], Hit("openai", "m")
+        ledger = store.open(clock=lambda: now[0])
+        for hit in (self.HIT, nobody, self.HIT, nobody._replace(project=""), self.HIT._replace(project="\u00e9'\x00")):
+            ledger.hit(hit)
+        await ledger.spent_micros(PURSE)
+        now[0] += 0.1
+        ledger.hit(self.HIT)
+        await ledger.aclose()
+        assert store.hits() == {
+            (1_800_000_000, *self.HIT): 2,
+            (1_800_000_000, *nobody): 1,
+            (1_800_000_000, *nobody._replace(project="")): 1,
+            (1_800_000_000, *self.HIT._replace(project="\u00e9'\x00")): 1,
+            (1_800_000_060, *self.HIT): 1,
+        }
+
+    async def test_are_no_attempts_and_cost_nothing(self, store: Store) -> None:
+        ledger = store.open()
+        ledger.hit(self.HIT)
+        await ledger.reserve(entry(), [PURSE])
+        await ledger.aclose()
+        assert len(store.entries()) == sum(store.hits().values()) == 1
+        adds_up(store)
+
+    async def test_of_many_are_all_there_when_the_ledger_is_closed(self, store: Store) -> None:
+        first, second = store.open(clock=lambda: 1_800_000_000.0), store.open(clock=lambda: 1_800_000_000.0)
+
+        def work(ledger: Ledger) -> None:
+            async def many() -> None:
+                for number in range(500):
+                    ledger.hit(self.HIT)
+                    if number % 50 == 0:
+                        await ledger.spent_micros(PURSE)
+                await ledger.aclose()
+
+            asyncio.run(many())
+
+        await asyncio.gather(*(asyncio.to_thread(work, ledger) for ledger in (first, second, second)))
+        assert store.hits() == {(1_800_000_000, *self.HIT): 1500}
+
+    async def test_that_can_not_be_written_fail_nobody_and_are_said_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (blocked := tmp_path / "file").touch()
+        for ledger in (SqliteLedger(blocked / "ledger.db"), RedisLedger("redis://127.0.0.1:1")):
+            for _ in range(3):
+                ledger.hit(self.HIT)
+                await asyncio.sleep(0.05)
+            await ledger.aclose()
+        assert [each.getMessage().partition(":")[0] for each in caplog.records] == [
+            "answers out of the cache are not counted in the ledger"
+        ] * 2
+
+    def test_that_are_not_written_yet_are_the_parents(self, store: Store) -> None:
+        ledger = store.open()
+
+        async def close() -> None:
+            await ledger.aclose()
+
+        async def work() -> None:
+            ledger.hit(self.HIT)
+            child = os.fork()
+            if child == 0:
+                os._exit(_elsewhere(close))
+            assert await asyncio.to_thread(os.waitpid, child, 0) == (child, 0)
+            await ledger.aclose()
+
+        asyncio.run(work())
+        assert list(store.hits().values()) == [1]
 
 
 class TestCounting:
@@ -407,6 +482,13 @@ class TestPeriods:
     def test_the_hour_that_is_there_twice_is_two(self) -> None:
         hours = {period_of("hour", datetime(2026, 10, 25, hour, 30, tzinfo=UTC), self.BERLIN) for hour in (0, 1)}
         assert len(hours) == 2
+
+
+def _elsewhere(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run *work* on a loop of its own, in a forked child, whose thread has one that belongs to the parent."""
+    asyncio.events._set_running_loop(None)
+    asyncio.run(work())
+    return 0
 
 
 def _spend(store: Store, number: int) -> int:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from devsynth_providers.cli.table import dollars, for_sheets
 from devsynth_providers.errors import ConfigurationError
-from devsynth_providers.stores.entries import Entry, Purse, period_of
+from devsynth_providers.stores.entries import Entry, Hit, Purse, period_of
 from devsynth_providers.stores.ledger_file import opened
 from devsynth_providers.stores.ledger_reader import COLUMNS
 from devsynth_providers.stores.ledger_upkeep import check, has_ended, prune
@@ -30,7 +30,7 @@ from devsynth_providers.stores.migrations import MIGRATIONS
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 
 from .command import CANARY, Run
-from .filled import filled, written
+from .filled import filled, hit, written
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 DAY = 86_400.0
@@ -225,6 +225,18 @@ class TestPrune:
         assert (again["found"], again["removed"], again["under_way"]) == (0, 0, 1)
         assert cli("ledger", "prune", "--ledger", str(file), "--before", "never")[0] == 2
         assert cli("ledger", "prune", "--ledger", str(file))[0] == 2
+
+    def test_what_the_cache_has_answered_goes_with_the_entries(self, cli: Run, file: Path) -> None:
+        arguments = ["ledger", "prune", "--ledger", str(file), "--before"]
+        written(file)
+        for at in (100.0, 200.0):
+            hit(file, Hit("p", "m"), Hit("p", "m"), at=at)
+        assert "; 4 answers out of the cache came before\nnothing is removed yet" in cli(*arguments, "2001-01-01")[1]
+        written(file, {"at": 100.0})
+        code, out, _ = cli(*arguments, "1970-01-01T00:02:30", "--yes")
+        assert (code, "; and 2 answers out of the cache" in out, "removed 1 entry\n" in out) == (0, True, True)
+        assert sql(file, "SELECT at, hits FROM hits") == [(180, 2)]
+        assert json.loads(cli(*arguments, "2001-01-01", "--json")[1])["hits"] == 2
 
     async def test_a_budget_that_runs_still_knows_what_it_has_paid(self, file: Path) -> None:
         await asyncio.to_thread(

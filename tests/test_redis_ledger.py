@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import multiprocessing
 import re
 import signal
@@ -19,11 +20,11 @@ import trustme
 
 from devsynth_providers import ConfigurationError
 from devsynth_providers.errors import LedgerUnavailable
-from devsynth_providers.stores.entries import Outcome, Purse, Reserved, Spent
+from devsynth_providers.stores.entries import Hit, Outcome, Purse, Reserved, Spent
 from devsynth_providers.stores.redis_ledger import DAY_S, RedisLedger
 
 from .ledgers import OnServer, adds_up, entry, on_server
-from .servers import MISSING, PASSWORD, RedisServer, Wire, program
+from .servers import CUTS, MISSING, PASSWORD, Cut, RedisServer, Shears, Wire, program
 
 PURSE = Purse("project:billing", "2026-11-26", 1000)
 ROOM = Reserved()
@@ -41,6 +42,13 @@ def store(redis_server: RedisServer) -> OnServer:
 def own_server(tmp_path: Path) -> Iterator[RedisServer]:
     """One to break."""
     with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def quick_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """One that is not killed, and waits for no disk."""
+    with RedisServer(tmp_path, "--appendonly", "no") as server:
         yield server
 
 
@@ -111,6 +119,113 @@ class TestLostAnswers:
         assert await ledger.spent_micros(PURSE) == 0
         await ledger.aclose()
         adds_up(store)
+
+
+class TestCuts:
+    """A connection that breaks at the n-th command, or the n-th answer, for every n of a small story."""
+
+    @pytest.mark.parametrize("cut", CUTS)
+    async def test_at_any_one_message_change_nothing_of_what_comes_of_it(
+        self, quick_server: RedisServer, cut: Cut
+    ) -> None:
+        for at in itertools.count(1):
+            store = await _with_what_was_left(quick_server)
+            async with Shears(quick_server.port, cut, at) as wire:
+                told = await _story(wire.url(), store.prefix)
+            assert told == _TOLD, (cut, at)
+            assert _written(store) == _COMES_OF_IT, (cut, at)
+            assert list(store.hits().values()) == [1], (cut, at)
+            adds_up(store)
+            if not wire.done:
+                break
+        assert at > 12
+
+    @pytest.mark.parametrize(("cut", "times"), [("command", 2), ("answer", 2), ("answer", 5)])
+    async def test_at_several_in_a_row_lose_nothing_that_was_said_and_count_nothing_twice(
+        self, quick_server: RedisServer, cut: Cut, times: int
+    ) -> None:
+        failed = 0
+        for at in itertools.count(1):
+            store = await _with_what_was_left(quick_server)
+            async with Shears(quick_server.port, cut, at, times=times) as wire:
+                told = await _story(wire.url(), store.prefix)
+            failed += told.count(None)
+            await _holds(store, told)
+            if not wire.done:
+                break
+        assert failed >= at // 2
+
+
+_STORY: tuple[tuple[str, int], ...] = (
+    *(("reserve a", 400), ("settle a", 30), ("reserve b", 500), ("reserve c", 500)),
+    *(("recover", 0), ("settle b", 500), ("reserve d", 300), ("settle d", 40)),
+)
+_TOLD = [ROOM, True, ROOM, Reserved(refused=Spent(PURSE, 600)), 0, True, ROOM, True]
+_COMES_OF_IT = {"left": ("estimated", 70), "a": ("settled", 30), "b": ("settled", 500), "d": ("settled", 40)}
+
+
+async def _with_what_was_left(server: RedisServer) -> OnServer:
+    """A store with an entry of a process that has ended, on a server that knows no script."""
+    store = on_server(server.url())()
+    ledger = store.open()
+    await ledger.reserve(entry("left", worst=70, lease_s=-1.0), [PURSE])
+    await ledger.aclose()
+    with server.client() as behind:
+        key = f"{{{store.prefix}}}:entry:left:1"
+        behind.hset(key, "process", re.sub(r"\d+$", "1", str(behind.hget(key, "process"))))
+        behind.script_flush()
+    return store
+
+
+async def _story(url: str, prefix: str) -> list[object]:
+    """What each step has told; ``None`` where it has failed."""
+    ledger, told = RedisLedger(url, prefix=prefix), list[object]()
+    for step, micros in _STORY:
+        what, _, call = step.partition(" ")
+        try:
+            if what == "reserve":
+                told.append(await ledger.reserve(entry(call, worst=micros), [PURSE]))
+            elif what == "settle":
+                told.append(await ledger.settle(call, 1, Outcome(cost_micros=micros, basis="computed")))
+            else:
+                told.append(await ledger.recover())
+        except LedgerUnavailable:
+            told.append(None)
+    ledger.hit(Hit("openai", "m"))
+    await ledger.aclose()
+    return told
+
+
+def _written(store: OnServer) -> dict[str, tuple[str, int]]:
+    return {each["call"]: (each["state"], each.get("cost_micros", each["reserved_micros"])) for each in store.entries()}
+
+
+async def _holds(store: OnServer, told: list[object]) -> None:
+    """What was said is there, what was not said is there once or not at all, and the purse is not overrun."""
+    adds_up(store)
+    written = _written(store)
+    assert sum(store.balances().values()) <= PURSE.limit_micros
+    assert sum(store.hits().values()) <= 1
+    for (step, micros), said in zip(_STORY, told, strict=True):
+        what, _, call = step.partition(" ")
+        if what == "reserve" and said is not None:
+            assert isinstance(said, Reserved)
+            assert (call in written) == (said.refused is None)
+        if what == "settle" and said:
+            assert written[call] == ("settled", micros)
+    ledger = store.open()
+    for (step, micros), said in zip(_STORY, told, strict=True):
+        what, _, call = step.partition(" ")
+        if what == "settle":
+            again = await ledger.settle(call, 1, Outcome(cost_micros=micros, basis="computed"))
+            assert again == (call in written and written[call][0] == "reserved")
+            assert not (again and said)
+    await ledger.recover()
+    await ledger.aclose()
+    paid = {call: micros for call, (state, micros) in _written(store).items() if state != "reserved"}
+    assert paid.items() >= {"left": 70}.items()
+    assert paid.items() <= {call: micros for call, (_, micros) in _COMES_OF_IT.items()}.items()
+    adds_up(store)
 
 
 class TestServers:

@@ -21,12 +21,12 @@ from typing_extensions import override
 from devsynth_providers import Usage
 from devsynth_providers.cli import suggestions as rules
 from devsynth_providers.cli.suggestions import Sums, suggestions
-from devsynth_providers.stores.entries import Entry, Outcome
+from devsynth_providers.stores.entries import Entry, Hit, Outcome
 from devsynth_providers.stores.ledger_reader import By, Group, Quantiles, Wanted, read_ledger
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 
 from .command import CANARY, Run
-from .filled import filled, written
+from .filled import filled, hit, written
 from .test_cli import run as as_command
 
 NAMES = st.sampled_from([None, "a", "b", "<script>alert(1)</script>", "=1+1", "[red]\x1b[31m", "é"])
@@ -157,6 +157,58 @@ class TestNumbers:
         settled = [each for each in inside if each["settled"]]
         paid = [each["worst_micros"] if each["cost_micros"] is None else each["cost_micros"] for each in settled]
         assert total.cost_micros == sum(paid) + 10 * (since is None)
+
+
+class TestHits:
+    def test_are_told_with_their_rate_in_every_format(self, cli: Run, file: Path) -> None:
+        written(file, {"project": "a"}, {"project": "a"}, {"project": "b"})
+        hit(file, *[Hit("p", "m", project="a")] * 6, *[Hit("p", "m", project="c")] * 2)
+        told = report(cli, file, "--by", "project")
+        assert {each["key"]: (each["calls"], each["hits"], each["hit_rate"]) for each in told["groups"]} == {
+            "a": (2, 6, 0.75),
+            "b": (1, 0, 0.0),
+            "c": (0, 2, 1.0),
+        }
+        total = told["total"]
+        assert (total["attempts"], total["calls"], total["hits"], total["hit_rate"]) == (3, 3, 8, 8 / 11)
+        _, out, _ = cli("report", "--ledger", str(file), "--by", "project")
+        lines = [re.split(r"\s{2,}", line) for line in out.splitlines()[:5]]
+        at = lines[0].index("hits")
+        assert [line[at : at + 2] for line in lines] == [
+            ["hits", "hit rate"],
+            *(["6", "75.0%"], ["0", "0.0%"], ["2", "100.0%"], ["8", "72.7%"]),
+        ]
+        page = Page(cli("report", "--ledger", str(file), "--format", "html")[1])
+        assert "8, 72.7%" in page.text
+
+    def test_alone_are_something(self, cli: Run, file: Path) -> None:
+        written(file)
+        hit(file, Hit("p", "m"), Hit("p", "m"))
+        for form, wanted in (("table", "100.0%"), ("csv", ",2,1.0\n"), ("html", "2, 100.0%")):
+            for by in By:
+                code, out, _ = cli("report", "--ledger", str(file), "--format", form, "--by", by)
+                assert (code, wanted in out) == (0, True), out
+
+    def test_are_no_column_where_there_are_none(self, cli: Run, file: Path) -> None:
+        written(file, {})
+        assert "hit" not in cli("report", "--ledger", str(file))[1]
+
+    def test_belong_to_their_minute_and_are_of_no_attempt(self, file: Path) -> None:
+        written(file, {})
+        hit(file, Hit("p", "m", project="a"), at=TestSpans.NOON + 90)
+        hit(file, Hit("p", "m", project="b"), at=TestSpans.NOON + TestSpans.DAY)
+        with read_ledger(file) as ledger:
+            for wanted, hits in (
+                (Wanted(since=TestSpans.NOON + 60), 2),
+                (Wanted(until=TestSpans.NOON + 61), 1),
+                (Wanted(since=TestSpans.NOON + 61), 1),
+                (Wanted(having=(("project", "a"),)), 1),
+                (Wanted(having=(("call", "a"),)), 0),
+                (Wanted(failed=True), 0),
+            ):
+                assert ledger.total(wanted).hits == hits
+            days = {each.key: each.hits for each in ledger.groups(By.day)}
+        assert days["2026-11-25"] == days["2026-11-26"] == 1
 
 
 class TestSpans:

@@ -108,6 +108,23 @@ class TestWhatIsKept:
         assert (await kept.get("", "0"), await kept.get("", "299")) == (None, "x" * 10_000)
         await kept.aclose()
 
+    async def test_comes_back_from_a_directory_that_is_named_from_here(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        await filled(Path("answers"))
+        kept = cache(Path("answers"))
+        assert await kept.get("tenant", "key") == "the answer"
+        await kept.aclose()
+
+    async def test_fills_the_room_that_there_is(self, place: Path) -> None:
+        kept = cache(place, size_limit_bytes=2_000_000)
+        for number in range(250):
+            await kept.set("", f"{number}", "x" * 10_000)
+        there = await kept.get_many("", [f"{number}" for number in range(250)])
+        assert 1_200_000 < 10_000 * len(there) < 2_000_000
+        await kept.aclose()
+
     async def test_one_too_large_is_not_kept(self, place: Path) -> None:
         kept = cache(place, size_limit_bytes=10_000)
         await kept.set("", "k", "x" * 6_000)

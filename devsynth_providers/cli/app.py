@@ -23,6 +23,7 @@ from .. import __version__
 from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidRequest, NoModelFits, ProviderError
 from .ask import Question, ask, described
 from .batch import batch_command
+from .cache import cache_app
 from .leaving import INTERRUPTED, drop_output, leaving_well
 from .ledger import ledger_app
 from .looking import doctor_command, models_command
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.add_typer(policy_app, name="policy")
 app.command("batch")(batch_command)
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(cache_app, name="cache")
 app.command("report")(report_command)
 app.command("models")(models_command)
 app.command("doctor")(doctor_command)

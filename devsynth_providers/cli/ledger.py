@@ -19,7 +19,7 @@ from .leaving import leaving_well
 from .moments import FORMS, between, moment_of
 from .output import written
 from .report import LedgerOption, SinceOption, UntilOption
-from .table import counted, dollars, drawn, for_sheets, printable, room, wrapped
+from .table import counted, dollars, drawn, entries_of, for_sheets, printable, room, wrapped
 
 ledger_app = typer.Typer(help="Look after the ledger, where each attempt stands with its cost.", no_args_is_help=True)
 
@@ -134,13 +134,13 @@ def prune_command(
         found = old(file, end)
         if not as_json:
             print("\n".join(wrapped(_would_go(found, end), room(), 2)))
-        removed = prune(file, end) if yes and found.entries else 0
+        removed = prune(file, end) if yes and (found.entries or found.hits) else 0
         if as_json:
             told = {"before": moment(end), "found": found.entries, "cost_usd": found.cost_micros / 1_000_000}
-            print(json.dumps({**told, "under_way": found.under_way, "removed": removed}))
+            print(json.dumps({**told, "under_way": found.under_way, "hits": found.hits, "removed": removed}))
         elif yes:
-            print(f"removed {_entries(removed)}")
-        elif found.entries:
+            print(f"removed {entries_of(removed)}")
+        elif found.entries or found.hits:
             print("nothing is removed yet: say --yes")
 
 
@@ -197,7 +197,7 @@ def _told(file: Path, found: Checked) -> Iterator[str]:
             f"{dollars(each.balance_micros)}, its entries come to {dollars(each.entries_micros)}"
         )
     if found.right:
-        yield f"{file}: right; {_entries(found.entries)}, {counted(found.balances, 'balance')}"
+        yield f"{file}: right; {entries_of(found.entries)}, {counted(found.balances, 'balance')}"
     if found.left:
         left = counted(found.left, "attempt")
         yield (
@@ -210,11 +210,9 @@ def _told(file: Path, found: Checked) -> Iterator[str]:
 
 def _would_go(found: Old, end: float) -> str:
     if not found.entries or found.first_at is None or found.last_at is None:
-        return f"no attempt that has ended began before {moment(end)}"
+        hits = f"; {counted(found.hits, 'answer')} out of the cache came before" if found.hits else ""
+        return f"no attempt that has ended began before {moment(end)}{hits}"
     stay = f"; {counted(found.under_way, 'attempt')} under way since then stay" if found.under_way else ""
     span = f"from {moment(found.first_at)} to {moment(found.last_at)}"
-    return f"{_entries(found.entries)}, {span}, {dollars(found.cost_micros)} in all{stay}"
-
-
-def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count} entries"
+    hits = f"; and {counted(found.hits, 'answer')} out of the cache" if found.hits else ""
+    return f"{entries_of(found.entries)}, {span}, {dollars(found.cost_micros)} in all{hits}{stay}"

@@ -13,12 +13,13 @@ from ..errors import ConfigurationError, InvalidRequest
 
 @contextmanager
 def written(output: Path | None, *, never: Path) -> Iterator[TextIO]:
-    """What to write to. Raises ``InvalidRequest`` if *output* is the file *never*, which is read from."""
+    """What to write to. Raises ``InvalidRequest`` if *output* is *never*, or in it, which is read from."""
     if output is None:
         yield sys.stdout
         return
-    if output.resolve() == never.resolve():
-        raise InvalidRequest("--output is the ledger itself: name another file")
+    if output.resolve().is_relative_to(never.resolve()):
+        what = "in the cache" if never.is_dir() else "the ledger"
+        raise InvalidRequest(f"--output is {what} itself: name another file")
     try:
         text = output.open("w", encoding="utf-8")
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..stores.ledger_file import moment
 from ..stores.ledger_reader import By, Group
-from .reported import Report, named, notes, seconds
+from .reported import Report, named, notes, percent, seconds
 from .table import dollars, number, printable
 
 DRAWN = 15
@@ -39,8 +39,8 @@ th:first-child, td:first-child { text-align: left } tr:last-child td { font-weig
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _COLUMNS = (
-    *("cost", "estimated", "reserved", "calls", "attempts", "failed", "given up", "retries", "fallbacks"),
-    *("tokens in", "cached", "tokens out", "p50 s", "p95 s", "first p50 s", "first p95 s"),
+    *("cost", "estimated", "reserved", "calls", "hits", "hit rate", "attempts", "failed", "given up", "retries"),
+    *("fallbacks", "tokens in", "cached", "tokens out", "p50 s", "p95 s", "first p50 s", "first p95 s"),
 )
 
 
@@ -58,7 +58,7 @@ def as_page(report: Report) -> str:
     title = f"What models cost, by {report.by}"
     parts = [
         f"<h1>{_text(title)}</h1><p>{_text(report.file.name)}{f', {_text(span)}' if span else ''}</p>",
-        *(_body(report) if report.total.attempts else ["<p>No attempt stands in it.</p>"]),
+        *(_body(report) if report.total.attempts or report.total.hits else ["<p>No attempt stands in it.</p>"]),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -98,6 +98,7 @@ def _headline(total: Group) -> str:
     told = {
         "cost": dollars(total.cost_micros),
         "calls": number(total.calls),
+        "out of the cache": f"{number(total.hits)}, {percent(total.hit_rate)}" if total.hits else number(0),
         "attempts": number(total.attempts),
         "failed": number(total.failed),
         "tokens in": number(total.input_tokens),
@@ -187,12 +188,13 @@ def _table(report: Report) -> str:
 
 def _row(name: str, group: Group) -> str:
     money = (group.cost_micros, group.estimated_micros, group.reserved_micros)
+    hits = (number(group.calls), number(group.hits), percent(group.hit_rate))
     counts = (
-        *(group.calls, group.attempts, group.failed, group.given_up, group.retries, group.fallbacks),
+        *(group.attempts, group.failed, group.given_up, group.retries, group.fallbacks),
         *(group.input_tokens, group.cached_input_tokens, group.output_tokens),
     )
     times = (group.latency_s.p50, group.latency_s.p95, group.first_token_s.p50, group.first_token_s.p95)
-    cells = (name, *map(dollars, money), *map(number, counts), *map(seconds, times))
+    cells = (name, *map(dollars, money), *hits, *map(number, counts), *map(seconds, times))
     return f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
 
 

@@ -67,7 +67,8 @@ def as_dict(group: Group) -> dict[str, Any]:
         for name in ("latency", "first_token")
         for quantile, value in facts.pop(f"{name}_s").items()
     }
-    return {"key": facts.pop("key"), **money, **facts, **times}
+    key, hits = facts.pop("key"), facts.pop("hits")
+    return {"key": key, **money, **facts, **times, "hits": hits, "hit_rate": group.hit_rate}
 
 
 def as_json(report: Report) -> str:
@@ -96,11 +97,11 @@ def as_csv(report: Report) -> str:
 
 
 def as_table(report: Report) -> str:
-    if not report.total.attempts:
+    if not (report.total.attempts or report.total.hits):
         return f"no attempt stands in {report.file}" + (" in that time" if report.wanted != Wanted() else "") + "\n"
     shown = report.groups[-SHOWN:] if report.by is By.day else report.groups[:SHOWN]
     rows = [_cells(each, named(each)) for each in shown] + [_cells(report.total, "total")]
-    kept = [name for name in rows[0] if name in _ALWAYS or any(row[name].strip("-0.,$") for row in rows)]
+    kept = [name for name in rows[0] if name in _ALWAYS or any(row[name].strip("-0.,$%") for row in rows)]
     head = [report.by, *kept[1:]]
     lines = drawn(head, [[row[name] for name in kept] for row in rows], right=range(1, len(kept)), width=room())
     more = len(report.groups) - len(shown)
@@ -121,6 +122,8 @@ def _cells(group: Group, name: str) -> dict[str, str]:
         "estimated": dollars(group.estimated_micros),
         "reserved": dollars(group.reserved_micros),
         "calls": number(group.calls),
+        "hits": number(group.hits),
+        "hit rate": percent(group.hit_rate),
         "attempts": number(group.attempts),
         "failed": number(group.failed),
         "given up": number(group.given_up),
@@ -153,6 +156,10 @@ def notes(report: Report) -> Iterator[str]:
 
 def named(group: Group) -> str:
     return NONE if group.key is None else printable(group.key)
+
+
+def percent(part: float | None) -> str:
+    return "-" if part is None else f"{part:.1%}"
 
 
 def seconds(value: float | None) -> str:

@@ -76,6 +76,15 @@ def dollars(micros: int) -> str:
     return "<$0.0001" if 0 < micros < 100 else f"${micros / 1_000_000:,.4f}"
 
 
+def megabytes(count: int) -> str:
+    """*count* bytes with the unit that suits them."""
+    return f"{count / 1000:,.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:,.1f} MB"
+
+
+def entries_of(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
+
+
 def printable(text: str) -> str:
     """*text*, which anybody may have chosen, without what a terminal would obey."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

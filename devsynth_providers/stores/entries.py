@@ -70,6 +70,18 @@ class Outcome:
     finish_reason: str | None = None
 
 
+class Hit(NamedTuple):
+    """A request that the cache has answered: no attempt, and for nothing. Who asked, and whose answer it was once."""
+
+    provider: str
+    model: str
+    project: str | None = None
+    role: str | None = None
+    task: str | None = None
+    policy: str = ""
+    rule: str = ""
+
+
 class Ledger(Protocol):
     """Reserve, settle, recover. Whoever implements it never lets a binding purse be overrun, by any number of tasks,
     threads and processes, settles an entry once, and keeps what it has acknowledged."""
@@ -81,6 +93,9 @@ class Ledger(Protocol):
     def settle(self, call: str, attempt: int, outcome: Outcome) -> Awaitable[bool]:
         """Put what it has really cost in place of the worst case. False if it was settled before, or is not there. It
         begins at once, and is done also where nobody awaits it."""
+
+    def hit(self, hit: Hit) -> None:
+        """Count *hit*, soon: nobody waits for it, and it never fails. At the latest ``aclose`` has it written."""
 
     async def spent_micros(self, purse: Purse) -> int:
         """What is spent of *purse*, with what is reserved."""

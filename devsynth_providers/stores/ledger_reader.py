@@ -58,6 +58,10 @@ COLUMNS = (
 """What is told of an entry: all but who has to settle it, and the purses it is paid from."""
 
 
+HIT_COLUMNS = ("at", "provider", "model", "project", "role", "task", "policy", "rule")
+"""What is told of requests that the cache has answered."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """Which entries: those whose attempts began at *since* or later, and before *until* (seconds since 1970), and that
@@ -81,6 +85,11 @@ class Wanted:
         conditions = [*(condition for condition, _ in said), *([f"({_FAILED})"] if self.failed else [])]
         return " AND ".join(conditions) or "TRUE", [value for _, value in said]
 
+    @property
+    def of_hits(self) -> bool:
+        """Whether it can be said of answers out of the cache: those have no call, no attempt and no error."""
+        return not self.failed and all(column in HIT_COLUMNS for column, _ in self.having)
+
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
@@ -95,7 +104,7 @@ class Group:
     """What the entries of one group come to. *calls* are counted once in each group that they have an attempt in; money
     is in millionths of a dollar. *estimated_micros* is a part of *cost_micros*, *reserved_micros* is not: it may be
     needed for attempts under way. *given_up* are attempts that nobody waited for in the end. *unpriced* ones are not in
-    the cost, since no price is known for them."""
+    the cost, since no price is known for them. *hits* are requests that the cache has answered: none of the others."""
 
     key: str | None = None
     attempts: int = 0
@@ -117,6 +126,12 @@ class Group:
     unpriced: int = 0
     latency_s: Quantiles = field(default=Quantiles())
     first_token_s: Quantiles = field(default=Quantiles())
+    hits: int = 0
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The part of the requests that the cache has answered, from 0 to 1; ``None`` where there were none."""
+        return self.hits / (self.hits + self.calls) if self.hits + self.calls else None
 
 
 class LedgerReader:
@@ -130,7 +145,7 @@ class LedgerReader:
         found = self._timed(self._sums(by, wanted), by, wanted) if timed else self._sums(by, wanted)
         if by is By.day:
             return sorted(found, key=lambda each: each.key or "")
-        return sorted(found, key=lambda each: (-each.cost_micros, -each.attempts, each.key or ""))
+        return sorted(found, key=lambda each: (-each.cost_micros, -each.attempts, -each.hits, each.key or ""))
 
     def total(self, wanted: Wanted = Wanted()) -> Group:
         return next(iter(self._timed(self._sums(None, wanted), None, wanted)), Group())
@@ -165,7 +180,18 @@ class LedgerReader:
         rows = self._database.execute(
             f"SELECT {_key(by)} AS key, {', '.join(_SUMS.values())} FROM entries WHERE {condition} GROUP BY 1", values
         )
-        return [Group(key=key, **dict(zip(_SUMS, sums, strict=True))) for key, *sums in rows]
+        found = {key: Group(key=key, **dict(zip(_SUMS, sums, strict=True))) for key, *sums in rows}
+        for key, hits in self._hits(by, wanted):
+            found[key] = replace(found.get(key, Group(key=key)), hits=hits)
+        return list(found.values())
+
+    def _hits(self, by: By | None, wanted: Wanted) -> list[tuple[str | None, int]]:
+        if not wanted.of_hits:
+            return []
+        condition, values = wanted.sql()
+        return self._database.execute(
+            f"SELECT {_key(by)} AS key, sum(hits) FROM hits WHERE {condition} GROUP BY 1", values
+        ).fetchall()
 
     def _timed(self, groups: list[Group], by: By | None, wanted: Wanted) -> list[Group]:
         latency, first_token = (self._quantiles(what, by, wanted) for what in ("latency_s", "first_token_s"))

@@ -27,6 +27,7 @@ PAUSE_S = 0.05
 Paid = tuple[str, str]
 """An account and a span of time."""
 
+_HITS = "DELETE FROM hits WHERE rowid IN (SELECT rowid FROM hits WHERE at < ? ORDER BY at LIMIT ?)"
 _NAMES: tuple[tuple[Period, str, str], ...] = (
     ("hour", r"\d{4}-\d\d-\d\dT\d\d[+-]\d{4}", "%Y-%m-%dT%H%z"),
     ("day", r"\d{4}-\d\d-\d\d", "%Y-%m-%d"),
@@ -65,13 +66,15 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Old:
-    """Entries from before a day. *under_way* ones among them are not removed, whatever is said."""
+    """Entries from before a day. *under_way* ones among them are not removed, whatever is said. *hits* are answers out
+    of the cache, which are no entries."""
 
     entries: int
     cost_micros: int
     first_at: float | None
     last_at: float | None
     under_way: int
+    hits: int = 0
 
 
 def check(file: Path, *, clock: Callable[[], float] = time.time) -> Checked:
@@ -116,7 +119,8 @@ def old(file: Path, before: float) -> Old:
         (under_way,) = database.execute(
             "SELECT count(*) FROM entries WHERE at < ? AND state = 'reserved'", (before,)
         ).fetchone()
-    return Old(entries=row[0], cost_micros=row[1], first_at=row[2], last_at=row[3], under_way=under_way)
+        (hits,) = database.execute("SELECT coalesce(sum(hits), 0) FROM hits WHERE at < ?", (before,)).fetchone()
+    return Old(entries=row[0], cost_micros=row[1], first_at=row[2], last_at=row[3], under_way=under_way, hits=hits)
 
 
 def prune(
@@ -127,12 +131,15 @@ def prune(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], object] = time.sleep,
 ) -> int:
-    """Remove the entries of attempts that began *before* then and have ended; how many. Budgets go on to hold: a
+    """Remove the entries of attempts that began *before* then and have ended, and what the cache has answered; how many
+    entries. Budgets go on to hold: a
     balance stays until its span of time is over and no entry is left of it. Routers may use the file meanwhile."""
     removed = 0
     with opened(file, "rw") as database:
         while some := _remove(database, before, batch):
             removed += some
+            sleep(PAUSE_S)
+        while database.execute(_HITS, (before, batch)).rowcount:
             sleep(PAUSE_S)
         _forget(database, datetime.fromtimestamp(clock(), UTC))
     return removed

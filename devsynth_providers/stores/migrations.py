@@ -50,6 +50,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
         """
+        CREATE TABLE hits (  -- answers out of the cache, which are no attempts, in the minute that begins then
+            at INTEGER NOT NULL,
+            provider TEXT NOT NULL,
+            model TEXT NOT NULL,
+            project TEXT,
+            role TEXT,
+            task TEXT,
+            policy TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            hits INTEGER NOT NULL
+        )
+        """,
+        "CREATE UNIQUE INDEX hits_once ON hits"
+        " (at, provider, model, ifnull(project, x''), ifnull(role, x''), ifnull(task, x''), policy, rule)",
+        """
         CREATE TABLE pruned (  -- what was paid by entries that are no longer there
             account TEXT NOT NULL,
             period TEXT NOT NULL,

@@ -35,6 +35,14 @@ def private(directory: Path) -> Path:
     """*directory*, made if it is not there. Raises ``ConfigurationError`` if others could put something into it."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the cache can not be in {directory}: {error.strerror}") from None
+    return ours_alone(directory)
+
+
+def ours_alone(directory: Path) -> Path:
+    """*directory*, which is there. Raises ``ConfigurationError`` as ``private`` does."""
+    try:
         found = directory.lstat()
     except OSError as error:
         raise ConfigurationError(f"the cache can not be in {directory}: {error.strerror}") from None

@@ -9,13 +9,15 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ConfigurationError, LedgerUnavailable
-from .entries import Entry, Outcome, Purse, Reserved, Spent
+from .entries import Entry, Hit, Outcome, Purse, Reserved, Spent
+from .hits import Hits
 from .process import elsewhere, gone, identity
 from .redis_clients import Clients
-from .redis_scripts import RECOVER, RESERVE, SETTLE
+from .redis_scripts import HITS, RECOVER, RESERVE, SETTLE
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -62,6 +64,8 @@ class RedisLedger:
         self._clients = Clients(url)
         self._left: dict[tuple[str, int], asyncio.Future[str]] = {}
         """What was asked for by those who were cancelled meanwhile, until it is answered."""
+        self._hits = Hits()
+        self._counting: asyncio.Task[None] | None = None
         self._begun_in = 0
         self._pid = os.getpid()
         self._process = identity()
@@ -115,6 +119,12 @@ class RedisLedger:
         arguments += [each for pair in fields.items() if pair[1] is not None for each in pair]
         return bool(await self._said(SETTLE, [self._entry(call, attempt), self._reserved], arguments))
 
+    def hit(self, hit: Hit) -> None:
+        self._hits.add(self._clock(), hit)
+        loop, counting = asyncio.get_running_loop(), self._counting
+        if counting is None or counting.done() or counting.get_loop() is not loop:
+            self._counting = loop.create_task(self._count_hits())
+
     async def spent_micros(self, purse: Purse) -> int:
         return int(await self._done(lambda client: client.get(self._balance(purse))) or 0)
 
@@ -124,7 +134,23 @@ class RedisLedger:
 
     async def aclose(self) -> None:
         await asyncio.gather(*self._left.values(), return_exceptions=True)
+        counting = self._counting
+        if counting is not None and counting.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([counting])
         await self._clients.aclose()
+
+    async def _count_hits(self) -> None:
+        """Until there are none, also of those that come meanwhile."""
+        while counts := self._hits.take():
+            days: dict[str, list[Any]] = {}
+            for (minute, hit), count in counts.items():
+                day = datetime.fromtimestamp(minute, UTC).date().isoformat()
+                days.setdefault(f"{self._prefix}:hits:{day}", []).extend([json.dumps([minute, *hit]), count])
+            try:
+                for key, told in days.items():
+                    await self._said(HITS, [f"{self._prefix}:said:{secrets.token_hex(8)}", key], [self._kept_s, *told])
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody is there to hear of it
+                self._hits.lost(error)
 
     async def _said(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         return await self._done(lambda client: client.register_script(script)(keys, arguments))

@@ -58,6 +58,17 @@ redis.call('ZREM', KEYS[2], KEYS[1])
 return 1
 """
 
+HITS = """
+-- KEYS: that this has been said, the hits of a day; ARGV: seconds to keep those; then which, and how many
+if redis.call('SET', KEYS[1], 1, 'NX', 'EX', 60) then
+  for at = 2, #ARGV, 2 do
+    redis.call('HINCRBY', KEYS[2], ARGV[at], ARGV[at + 1])
+  end
+  redis.call('EXPIRE', KEYS[2], ARGV[1])
+end
+return 1
+"""
+
 RECOVER = """
 -- KEYS: the index of what is reserved, the entries; ARGV: the time, then why for each
 local recovered = 0

@@ -40,12 +40,18 @@ class Seal:
         return self._mac(row, entry) + entry
 
     def opened(self, row: str, entry: bytes, now: float) -> Any | None:
-        """The value of an *entry* that was found at *row*; ``None`` if its time is over. Raises ``Refused``."""
+        """The value of an *entry* that was found at *row*; ``None`` if its time is over. Raises what ``read`` does."""
+        until, value = self.read(row, entry)
+        return value if until > now else None
+
+    def read(self, row: str, entry: bytes) -> tuple[float, Any]:
+        """Until when an *entry* holds that was found at *row*, and its value. Raises ``Refused`` if we did not write
+        it there, and ``ValueError`` if another version did."""
         mac, signed = entry[:MAC_BYTES], entry[MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(row, signed)):
             raise Refused("an entry that we did not write, or not there")
         until, value = json.loads(signed)
-        return value if until > now else None
+        return until, value
 
     def _mac(self, row: str, entry: bytes) -> bytes:
         return hmac.new(self._secret, row.encode() + b"\0" + entry, hashlib.sha256).digest()

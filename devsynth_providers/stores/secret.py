@@ -12,11 +12,16 @@ from .places import state_directory
 KEY_BYTES = 32
 
 
+def default_key() -> Path:
+    """``devsynth_providers/cache.key`` in the user's state, by the XDG base directories."""
+    return state_directory() / "cache.key"
+
+
 def secret_of(file: Path | None = None) -> bytes:
-    """The key in *file*, made there the first time; by default ``devsynth_providers/cache.key`` in the user's state, by
-    the XDG base directories. Raises ``ConfigurationError`` if it is no key, or others may read it."""
+    """The key in *file*, made there the first time; by default the user's own. Raises ``ConfigurationError`` if it is
+    no key, or others may read it."""
     if file is None:
-        file = state_directory() / "cache.key"
+        file = default_key()
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make(file)

@@ -8,12 +8,14 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ConfigurationError, LedgerUnavailable
 from .database import Database
-from .entries import Entry, Outcome, Purse, Reserved, Spent
+from .entries import Entry, Hit, Outcome, Purse, Reserved, Spent
+from .hits import Hits
 from .migrations import MIGRATIONS
 from .process import gone, identity
 from .worker import Busy, Worker
@@ -26,6 +28,10 @@ _TAKE = (
     " RETURNING micros"
 )
 """Takes ``?1`` out of a purse, if that has as much, or only warns; tells its balance, or nothing."""
+_COUNT = (
+    "INSERT INTO hits (at, provider, model, project, role, task, policy, rule, hits) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET hits = hits + excluded.hits"
+)
 
 
 class SqliteLedger:
@@ -41,6 +47,7 @@ class SqliteLedger:
         self.file = Path(file)
         self._clock = clock
         self._worker = Worker("devsynth-ledger")
+        self._hits = Hits()
         self._database = Database(self.file, self._prepare)
         self._process = identity()
 
@@ -49,6 +56,11 @@ class SqliteLedger:
 
     def settle(self, call: str, attempt: int, outcome: Outcome) -> Awaitable[bool]:
         return self._done(lambda: self._settle(call, attempt, outcome))
+
+    def hit(self, hit: Hit) -> None:
+        if self._hits.add(self._clock(), hit):  # else the worker has not come to those before it
+            with suppress(RuntimeError):  # the interpreter ends
+                self._worker.put(self._count_hits)
 
     async def spent_micros(self, purse: Purse) -> int:
         return await self._done(lambda: self._balance(self._database.opened(), purse))
@@ -69,6 +81,10 @@ class SqliteLedger:
     def total_micros(self, project: str | None) -> Future[int]:
         """What all entries of *project* have cost, or, while they are under way, may cost."""
         return self._worker.put(lambda: self._total(self._database.opened(), project))
+
+    def hits(self, project: str | None) -> Future[tuple[int, int]]:
+        """How many requests of *project* the cache has answered, and how many have asked a model."""
+        return self._worker.put(lambda: self._hits_of(self._database.opened(), project))
 
     def close(self) -> None:
         """As ``aclose``, for code without an event loop."""
@@ -152,6 +168,18 @@ class SqliteLedger:
                 _add(database, difference, purses)
         return bool(found)
 
+    def _count_hits(self) -> None:
+        rows = [(minute, *hit, count) for (minute, hit), count in self._hits.take().items()]
+
+        def written() -> None:
+            with self._database.writing() as database:
+                database.executemany(_COUNT, rows)
+
+        try:
+            self._database.patiently(written)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody is there to hear of it
+            self._hits.lost(error)
+
     def _balance(self, database: sqlite3.Connection, purse: Purse) -> int:
         row = database.execute(
             "SELECT micros FROM balances WHERE account = ? AND period = ?", (purse.account, purse.period)
@@ -164,6 +192,14 @@ class SqliteLedger:
             (project,),
         ).fetchone()
         return int(micros)
+
+    def _hits_of(self, database: sqlite3.Connection, project: str | None) -> tuple[int, int]:
+        hits, calls = database.execute(
+            "SELECT (SELECT coalesce(sum(hits), 0) FROM hits WHERE project IS ?1),"
+            " (SELECT count(DISTINCT call) FROM entries WHERE project IS ?1)",
+            (project,),
+        ).fetchone()
+        return int(hits), int(calls)
 
     def _recover(self, database: sqlite3.Connection) -> int:
         """Their worst case is what has been taken out for them already: it only becomes what they have cost."""

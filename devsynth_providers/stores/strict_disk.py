@@ -49,13 +49,13 @@ class StrictDisk(diskcache.Disk):  # type: ignore[misc]
     def store(self, value: Any, read: bool, key: Any = None) -> tuple[int, int, None, bytes]:
         if read or not isinstance(value, bytes):
             raise Refused("a value is bytes")
-        return len(value), core.MODE_RAW, None, value
+        return 0, core.MODE_RAW, None, value  # of a file beside the database, that is; this one counts by itself
 
     @override
     def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> bytes:
-        if mode != core.MODE_RAW or filename is not None or read or not isinstance(value, bytes):
-            raise Refused("a row that is not bytes")
-        return value
+        if read:
+            raise Refused("no value is kept in a file")
+        return plain(mode, filename, value)
 
     @override
     def filename(self, key: Any = None, value: Any = None) -> tuple[str, str]:
@@ -66,13 +66,20 @@ class StrictDisk(diskcache.Disk):  # type: ignore[misc]
         """Nothing: there are no files, and what a row calls one is somebody else's."""
 
 
+def plain(mode: Any, filename: Any, value: Any) -> bytes:
+    """The bytes of a row. Raises ``Refused`` if it is of another kind than we write."""
+    if mode != core.MODE_RAW or filename is not None or not isinstance(value, bytes):
+        raise Refused("a row that is not bytes")
+    return value
+
+
 def inspect(directory: Path) -> None:
     """Raise ``Refused`` if the database in *directory* has tables, triggers or settings that diskcache does not make:
     it would carry them out. ``sqlite3.DatabaseError`` if it is none. Where there is no database, all is well."""
     file = directory / DATABASE
     if not file.exists():
         return
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
         database.execute("PRAGMA trusted_schema = OFF")
         objects = database.execute("SELECT name, sql FROM sqlite_master").fetchall()
         if strange := {name for name, _ in objects} - _OBJECTS:
@@ -86,7 +93,7 @@ def inspect(directory: Path) -> None:
 
 def reader(directory: Path) -> sqlite3.Connection:
     """A connection to the database in *directory*, for ``look``, that writes nothing and waits for nobody."""
-    file = directory / DATABASE
+    file = (directory / DATABASE).absolute()
     database = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.0, check_same_thread=False)
     database.execute("PRAGMA trusted_schema = OFF")
     return database
@@ -103,6 +110,6 @@ def look(database: sqlite3.Connection, key: str, largest_bytes: int) -> bytes | 
     if row is None:
         return None
     mode, filename, small, value = row
-    if mode != core.MODE_RAW or filename is not None or not small or not isinstance(value, bytes):
-        raise Refused("a row that is not a few bytes")
-    return value
+    if not small:
+        raise Refused("a row of more than a few bytes")
+    return plain(mode, filename, value)
