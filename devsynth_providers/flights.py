@@ -79,6 +79,7 @@ class Flight:
 
     def __init__(self, inner: ProviderPort, request: Request, forget: Callable[[Flight], None]) -> None:
         self.inner = inner
+        """Who was asked."""
         self.request = request
         self.reply: Reply | None = None
         self.models: list[Model] = []
