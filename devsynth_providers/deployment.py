@@ -20,6 +20,7 @@ from .layers.cached import Cache, Cached
 from .layers.coalesced import Coalesced
 from .layers.fallback import FallbackProvider
 from .layers.hedged import Hedged
+from .layers.joined import Joined
 from .layers.limited import Limited
 from .layers.matched import Matched
 from .layers.metered import Metered
@@ -144,10 +145,16 @@ class Deployment:
             # Outside of the choice of who begins: that is over when there is content. Whoever goes on is asked itself,
             # by its own stack: its retries, its circuit and what it costs are as for any other try.
             chain = Resuming(chain, stacks, stops_at=conduct.stops_at)
+        asked = chain
         # Each part of a batch goes through the chain by itself: what failed is tried again, and passed on, alone.
         chain = Splitting(chain, [candidate.model for candidate in plan.candidates])
+        total_s = self.policy.timeouts.total_s
+        if conduct.join_embeddings_s is not None:
+            # Outside of what splits: no part of a batch waits for others. What was joined fits one request, and goes
+            # around it: refused, it is parted between those who asked, and only then between the texts of one.
+            chain = Joined(chain, asked, plan, self.flights, total_s=total_s)
         # Outermost: whoever shares an answer shares all that was done for it, also what was done because models failed.
-        return Coalesced(chain, plan, self.flights, total_s=self.policy.timeouts.total_s)
+        return Coalesced(chain, plan, self.flights, total_s=total_s)
 
     @property
     def model(self) -> Model:

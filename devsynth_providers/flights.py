@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from . import telemetry
-from .errors import (
-    AllProvidersFailed,
-    NotPaid,
-    ProviderError,
-    ProviderTimeout,
-    ProviderUnavailable,
-    StreamInterrupted,
-)
+from .errors import NotPaid, ProviderError, ProviderTimeout, ProviderUnavailable, StreamInterrupted
 from .port import ProviderPort
 from .reply import Reply
+from .retold import retold
 from .types import Chunk, Model, Request
+
+SPARE_S = 0.05
+"""Whoever has so little less time than the policy gives has all of it: something was done before it came here."""
 
 
 class Flights:
@@ -31,9 +27,12 @@ class Flights:
         """The call that answers what has the fingerprint *key*, if there is one."""
         return self._here.get(key)
 
-    def begin(self, key: str, inner: ProviderPort, request: Request) -> Flight:
-        """Let *inner* be asked, for all who come while it is."""
-        here = self._here
+    def begin(self, key: str, inner: ProviderPort, request: Request, *, total_s: float) -> Flight:
+        """Let *inner* be asked, for all who come while it is. The call has the time that the policy gives, *total_s*:
+        who begins it may have less than who joins."""
+        here, due, own = self._here, asyncio.get_running_loop().time() + total_s, request.call.deadline
+        if own is None or own <= due - SPARE_S:
+            request = request.on(deadline=due)
 
         def forget(flight: Flight) -> None:
             if here.get(key) is flight:
@@ -79,6 +78,8 @@ class Flight:
     """
 
     def __init__(self, inner: ProviderPort, request: Request, forget: Callable[[Flight], None]) -> None:
+        self.inner = inner
+        """Who was asked."""
         self.request = request
         self.reply: Reply | None = None
         self.models: list[Model] = []
@@ -121,6 +122,34 @@ class Flight:
     def _wake(self) -> None:
         for listener in self._listeners:
             listener.news.set()
+
+    def take_off(self) -> None:
+        """Nobody else may join."""
+        self._forget(self)
+
+    async def heard(self, request: Request) -> Reply:
+        """The answer, for *request* alone."""
+        listener, tally = self.join(request), request.call.tally
+        try:
+            await self.more(listener, 0)
+        except BaseException as error:
+            await self.leave(listener)
+            if isinstance(error, ProviderError | NotPaid):
+                error.attempts = tally.attempts
+            raise
+        inner = self.reply
+        if inner is None:
+            raise AssertionError("there was a piece, and no reply")
+        reply = await Reply.open(self.models[0], self.listen(listener))
+        reply.cached, reply.degraded, reply.attempts = inner.cached, self.degraded, tally.attempts
+        reply.shared = self.shared_by(listener)
+
+        def finish(reply: Reply, _: BaseException | None) -> None:
+            reply.attempts, reply.shared = tally.attempts, self.shared_by(listener)
+            reply.usage = inner.usage
+            reply.model = self.models[len(reply.continued_by)]  # as far as it was heard: the call may have gone on
+
+        return reply.on_finish(finish)
 
     def join(self, request: Request) -> Listener:
         """Let *request* listen, and not beyond its own deadline, unless that is the flight's, or later."""
@@ -176,8 +205,11 @@ class Flight:
         self._told = len(attempts)
 
     def shared_by(self, listener: Listener) -> bool:
-        """Whether others tell of it, also where *listener* is the payer, and comes too late to tell of anything."""
-        return not listener.told and (listener is not self.payer or self._told > 0)
+        """Whether others tell of it, also where *listener* is the payer, and comes too late to tell of anything, or
+        where those who answer it share another call."""
+        if listener.told:
+            return False
+        return listener is not self.payer or self._told > 0 or (self.reply is not None and self.reply.shared)
 
     def _own(self, error: BaseException, listener: Listener) -> BaseException:
         if isinstance(error, asyncio.CancelledError):
@@ -185,30 +217,7 @@ class Flight:
             return ProviderUnavailable(what, provider=self._model.provider, model=self._model.name)
         if isinstance(error, StreamInterrupted) and isinstance(error.__cause__, ProviderError):
             error = error.__cause__  # how much of the answer came before, each reply says for itself
-        own = _copied(error, led=listener.tally is self.request.call.tally)
+        own = retold(error, led=listener.tally is self.request.call.tally)
         if isinstance(own, StreamInterrupted):
             own.partial = "".join([piece.text for piece in self._pieces])
         return own
-
-
-def _copied(error: BaseException, *, led: bool) -> BaseException:
-    """*error* to be raised once more, by itself: one that is raised in two tasks mixes up what each of them tells.
-
-    It tells of no attempts, unless it is for who *led*.
-    """
-    try:
-        own = _parted(error, led=led) if isinstance(error, AllProvidersFailed) else copy.copy(error)
-    except Exception:  # noqa: BLE001 - not made as ours are, so a bug: it may be raised as it is
-        return error
-    if isinstance(own, ProviderError | NotPaid) and not led:
-        own.attempts = ()
-    cause = error.__cause__
-    own.__cause__ = None if cause is None else _copied(cause, led=led)
-    return own.with_traceback(error.__traceback__)
-
-
-def _parted(error: AllProvidersFailed, *, led: bool) -> AllProvidersFailed:
-    copies = [_copied(each, led=led) for each in error.exceptions]
-    own = error.derive([each for each in copies if isinstance(each, ProviderError)])
-    own.__dict__.update(error.__dict__)
-    return own

@@ -41,6 +41,7 @@ from devsynth_providers.layers.breaking import Breaking
 from devsynth_providers.layers.coalesced import Coalesced
 from devsynth_providers.layers.defaults import Defaults
 from devsynth_providers.layers.hedged import Hedged
+from devsynth_providers.layers.joined import Joined
 from devsynth_providers.layers.limited import Limited
 from devsynth_providers.layers.matched import Matched
 from devsynth_providers.layers.metered import Metered
@@ -86,6 +87,11 @@ def coalesced(inner: ProviderPort) -> Coalesced:
     return Coalesced(inner, plan, Flights())
 
 
+def joined(inner: ProviderPort) -> Joined:
+    plan = Router(policy(inner.model, join_embeddings_s=0.01), {inner.model.name: inner}).plan("hi")
+    return Joined(inner, inner, plan, Flights())
+
+
 def busy_limiter() -> Limiter:
     held = Limiter()
     held.hold(replace(policy(model()), limits={"test": RateLimits(concurrent=1)}))
@@ -111,6 +117,7 @@ SUBJECTS: dict[str, Subject] = {
     "Defaults": lambda server: Defaults(scripted(), temperature=0.1, max_tokens=100),
     "Traced": lambda server: Traced(scripted()),
     "Hedged": lambda server: Hedged(slow(), scripted(), Hedge(after=0.001, max_extra=1), Measured(), Health().hedges),
+    "Joined": lambda server: joined(scripted()),
     "Limited": lambda server: Limited(scripted(), busy_limiter()),
     "Matched": lambda server: Matched(scripted()),
     "Metered": lambda server: Metered(scripted()),

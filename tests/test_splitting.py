@@ -37,7 +37,8 @@ from devsynth_providers import (
     stack,
 )
 from devsynth_providers.analysis import estimate_tokens
-from devsynth_providers.layers.splitting import AT_ONCE, OPENAI, OTHERS, Capacity, Splitting
+from devsynth_providers.batches import OPENAI, OTHERS, Capacity
+from devsynth_providers.layers.splitting import AT_ONCE, Splitting
 from devsynth_providers.testing import ScriptedProvider, run_virtually
 from devsynth_providers.types import Vector
 

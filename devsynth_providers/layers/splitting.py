@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Self
-from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 from .. import telemetry
 from ..analysis import estimate_tokens
-from ..errors import (
-    AllProvidersFailed,
-    ContextTooLong,
-    MalformedResponse,
-    NotPaid,
-    ProviderError,
-    RequestRejected,
-)
+from ..batches import Capacity, may_be_parted, once
+from ..errors import AllProvidersFailed, MalformedResponse, NotPaid, ProviderError
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import Chunk, EmbedRequest, Model, Request, Response, Usage
@@ -28,31 +20,11 @@ from .wrapper import Wrapper
 
 AT_ONCE = 4
 """Parts of one batch under way at the same time."""
-_REFUSED = (400, 422)
 _MOST_TOKENS_A_CHARACTER = 3
 """More than any estimate has, so that small batches need none."""
 
 Span = tuple[int, int]
 """The first of some texts, and the first after them."""
-
-
-class Capacity(NamedTuple):
-    """How many texts one request may hold, and how many tokens in all."""
-
-    texts: int
-    tokens: int
-
-    @classmethod
-    def of(cls, models: Iterable[Model]) -> Self:
-        """What all *models* take."""
-        each = [OPENAI if _is_openai(model) else OTHERS for model in models]
-        return cls(min(one.texts for one in each), min(one.tokens for one in each))
-
-
-OPENAI = Capacity(2048, 300_000)
-"""API reference, "Create embeddings", of the parameter ``input``."""
-OTHERS = Capacity(96, 20_000)
-"""The least that is usual: Cohere takes 96 texts ("Embed API"), Vertex AI 20,000 tokens ("Text embeddings API")."""
 
 
 class Splitting(Wrapper):
@@ -77,7 +49,7 @@ class Splitting(Wrapper):
             try:
                 return await self.inner.send(request)
             except ProviderError as error:
-                if len(request.texts) == 1 or not _may_be_halved(error):
+                if len(request.texts) == 1 or not may_be_parted(error):
                     raise
                 spans = _halves(spans[0], error)
         else:
@@ -137,7 +109,7 @@ class _Batch:
         try:
             await self._ask(span)
         except ProviderError as error:
-            if not _may_be_halved(error):
+            if not may_be_parted(error):
                 raise
             if span[1] - span[0] == 1:
                 raise _naming(error, span[1], len(self._request.texts)) from error.__cause__
@@ -166,14 +138,10 @@ class _Batch:
             raise wrong
         usage = _sum([answer.usage for answer in answers])
         whole = Chunk(vectors=tuple(vectors), finish_reason=told.finish_reason, usage=usage, model=told.response_model)
-        reply = await Reply.open(told.model, _once(whole))
+        reply = await Reply.open(told.model, once(whole))
         reply.usage, reply.attempts, reply.degraded = usage, attempts, told.degraded
         reply.cached = all(each.cached for each in replies)
         return reply
-
-
-async def _once(chunk: Chunk) -> AsyncGenerator[Chunk, None]:
-    yield chunk
 
 
 def _spans(texts: Sequence[str], capacity: Capacity) -> list[Span]:
@@ -197,13 +165,6 @@ def _halves(span: Span, error: ProviderError) -> list[Span]:
     return [(first, middle), (middle, after)]
 
 
-def _may_be_halved(error: ProviderError) -> bool:
-    """Whether some of the texts may be taken where all of them were not."""
-    if isinstance(error, AllProvidersFailed):
-        return any(map(_may_be_halved, error.exceptions))
-    return isinstance(error, ContextTooLong) or (isinstance(error, RequestRejected) and error.status in _REFUSED)
-
-
 def _naming(error: ProviderError, number: int, of: int) -> ProviderError:
     """*error*, which says that it is of the *number*th of so many texts."""
     if isinstance(error, AllProvidersFailed):
@@ -221,8 +182,3 @@ def _sum(usages: Sequence[Usage]) -> Usage:
         reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
         estimated=any(usage.estimated for usage in usages),
     )
-
-
-def _is_openai(model: Model) -> bool:
-    """Whether it is OpenAI's own server, not another one that speaks like it."""
-    return model.provider == "openai" and urlsplit(model.base_url or "").hostname in (None, "api.openai.com")

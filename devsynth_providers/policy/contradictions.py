@@ -133,6 +133,9 @@ def _of_rules(rules: tuple[Rule, ...], known: Mapping[str, Model], *, assumes_pr
         if rule.hedge is not None and len(set(rule.models)) < 2:
             message = f"rule {rule.name!r} names only one model: there is none to hedge with"
             yield Contradiction((*path, "hedge"), message, "name a second model", warning=True)
+        if rule.join_embeddings_s is not None and rule.max_cost_usd is not None:
+            message = f"rule {rule.name!r} joins no embeddings: each request has a ceiling of cost of its own"
+            yield Contradiction((*path, "join_embeddings_s"), message, "leave max_cost_usd to budgets", warning=True)
     yield from _not_reached(rules)
     if not rules[-1].when.everything:
         hint = "add a last rule without 'when'"

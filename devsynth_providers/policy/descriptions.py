@@ -57,6 +57,8 @@ DESCRIPTIONS = {
     "paid. Default: no.",
     "Rule.coalesce": "Which equal requests of one project, under way at the same time, share one answer. `auto` (the "
     "default): those that would get the same one, embeddings and temperature 0; `always`; `never`.",
+    "Rule.join_embeddings_s": "How long texts to embed wait for those of other requests of one project, to be asked "
+    "for in one, in seconds from 0 (those of the same moment) to 1. Default: each is asked by itself.",
     "Rule.on_content_filter": "What a model's content policy refuses: `raise` (the default), or `next` to show it to "
     "the next model.",
     "Rule.on_auth": "Where a key is refused: ask the `next` model (the default), or `raise`.",

@@ -196,6 +196,7 @@ class Rule(Limits, Conduct):
     @override
     def __post_init__(self) -> None:
         Limits.__post_init__(self)
+        Conduct.__post_init__(self)
         no_text(self, "models")
         if not isinstance(self.prefer, Weights) and self.prefer not in ("listed", "cheapest", "fastest", "best"):
             raise ConfigurationError(f"prefer is listed, cheapest, fastest, best or Weights, not {self.prefer!r}")

@@ -50,15 +50,22 @@ class Keep:
 @dataclass(frozen=True, kw_only=True)
 class Conduct:
     """*on_break* says what a stream does that is cut after its first text, *coalesce* which of equal requests under way
-    share one answer (``auto``: those that would get the same one), *on_content_filter* whether a prompt that one model
+    share one answer (``auto``: those that would get the same one), *join_embeddings_s* for how long texts to embed wait
+    for those of others, to be asked for in one request, *on_content_filter* whether a prompt that one model
     refuses is shown to the next, *on_auth* whether the next is asked where a key is refused."""
 
     on_break: Literal["raise", "continue"] = "raise"
     hedge: Hedge | None = None
     coalesce: Literal["auto", "always", "never"] = "auto"
+    join_embeddings_s: Annotated[float, Interval(ge=0, le=1)] | None = None
     cache: Keep | None = None
     on_content_filter: Literal["raise", "next"] = "raise"
     on_auth: Literal["next", "raise"] = "next"
+
+    def __post_init__(self) -> None:
+        wait_s = self.join_embeddings_s
+        if wait_s is not None and (isinstance(wait_s, bool) or not 0 <= wait_s <= 1):
+            raise ConfigurationError(f"join_embeddings_s is a number of seconds from 0 to 1, not {wait_s!r}")
 
     @property
     def stops_at(self) -> frozenset[str]:
