@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -46,4 +47,4 @@ class Paced(ProviderPort):
 def _write_down(request: Request) -> None:
     texts = request.texts if isinstance(request, EmbedRequest) else (request.text,)
     with Path(os.environ[LOG]).open("a", encoding="utf-8") as log:
-        log.write(json.dumps([isinstance(request, ChatRequest), texts]) + "\n")
+        log.write(json.dumps([isinstance(request, ChatRequest), texts, time.monotonic()]) + "\n")

@@ -19,7 +19,7 @@ import pytest
 from devsynth_providers.stores.entries import Purse
 from devsynth_providers.stores.redis_ledger import RedisLedger
 
-from .paced import CHAT, EMBEDDING, LOG
+from .paced import CHAT, EMBEDDING, LOG, TAKES_S
 from .servers import MISSING, RedisServer, program
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +37,8 @@ rules:
   - {{name: summaries, models: chatty}}
 budgets:
   - {{scope: project, limit_usd: {limit}, per: total}}
+limits:
+  chatty: {{concurrent: {at_once}}}
 """
 PRICE = "{input_usd_per_1m: 1000, output_usd_per_1m: 1000}"
 
@@ -57,8 +59,8 @@ class Home:
         self.source.write_text("".join(json.dumps({"id": n, "text": each}) + "\n" for n, each in enumerate(self.texts)))
         self._url = ledger.url()
 
-    def begin(self, *, limit_usd: float) -> subprocess.Popen[str]:
-        self.policy.write_text(POLICY.format(price=PRICE, limit=limit_usd))
+    def begin(self, *, limit_usd: float, limit: int = 100) -> subprocess.Popen[str]:
+        self.policy.write_text(POLICY.format(price=PRICE, limit=limit_usd, at_once=limit))
         options = {"policy": self.policy, "ledger": self._url, "workers": WORKERS, "lines": 7, "at-once": AT_ONCE}
         given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
@@ -83,13 +85,18 @@ class Home:
 
     @property
     def chats(self) -> list[str]:
-        return [text.removeprefix(PROMPT) for chat, texts in self._requests() if chat for text in texts]
+        return [text.removeprefix(PROMPT) for chat, texts, _ in self._requests() if chat for text in texts]
+
+    @property
+    def begun_s(self) -> list[float]:
+        """When each chat began, by the clock of the machine."""
+        return sorted(at for chat, _, at in self._requests() if chat)
 
     @property
     def batches(self) -> list[list[str]]:
-        return [texts for chat, texts in self._requests() if not chat]
+        return [texts for chat, texts, _ in self._requests() if not chat]
 
-    def _requests(self) -> list[tuple[bool, list[str]]]:
+    def _requests(self) -> list[tuple[bool, list[str], float]]:
         log = self._asked.read_text(encoding="utf-8") if self._asked.exists() else ""
         return [tuple(json.loads(line)) for line in log.splitlines()]
 
@@ -165,6 +172,16 @@ def test_a_worker_that_is_killed_costs_no_more_than_what_it_had_under_way(tmp_pa
     assert set(home.chats) == set(home.texts)
     assert len(home.chats) <= 60 + AT_ONCE, "what was answered is not asked again"
     assert home.billed_micros <= home.spent_micros() <= home.billed_micros + AT_ONCE * 120_000
+
+
+def test_all_workers_together_have_no_more_under_way_than_the_limit(tmp_path: Path, ledger: RedisServer) -> None:
+    home = Home(tmp_path, ledger, lines=30)
+    process = home.begin(limit_usd=100, limit=2)
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 0, told
+    assert home.rows() == whole_rows(home.texts)
+    begun = home.begun_s
+    assert max(sum(at <= other < at + TAKES_S for other in begun) for at in begun) <= 2
 
 
 def test_what_the_page_says_to_write_is_what_the_command_takes() -> None:

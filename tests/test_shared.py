@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -45,6 +44,14 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Share
         return lambda: SqliteShared(tmp_path / "state" / "shared.sqlite3")
     url, prefix = request.getfixturevalue("redis_server").url(), uuid.uuid4().hex
     return lambda: RedisShared(url, prefix=prefix)
+
+
+@pytest.fixture(params=["file", "server"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Where something can be shared."""
+    if request.param == "file":
+        return lambda: str(tmp_path / "shared.sqlite3")
+    return lambda: str(request.getfixturevalue("redis_server").url())
 
 
 async def asked(shared: Shared, quotas: list[Quota], number: int, tokens: int = 10) -> list[bool]:
@@ -190,27 +197,28 @@ def test_in_no_minute_does_more_pass_than_allowed(
         assert tokens is None or sum(minute) <= tokens or len(minute) == 1
 
 
-def test_what_a_killed_process_had_under_way_is_over(tmp_path: Path) -> None:
+def test_what_a_killed_process_had_under_way_is_over(place: Callable[[], str]) -> None:
     code = """
         import asyncio, os, signal, sys
         from devsynth_providers.stores.shared import Leave, Quota
-        from devsynth_providers.stores.sqlite_shared import SqliteShared
+        from devsynth_providers.stores.shares import shared_at
         async def main():
-            assert isinstance(await SqliteShared(sys.argv[1]).enter([Quota("g", concurrent=1)], 1, 600), Leave)
+            assert isinstance(await shared_at(sys.argv[1]).enter([Quota("killed", concurrent=1)], 1, 600), Leave)
             os.kill(os.getpid(), signal.SIGKILL)
         asyncio.run(main())
     """
-    file = tmp_path / "shared.sqlite3"
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(file)], check=False)
+    where = place()
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code), where], check=False)
     assert killed.returncode == -signal.SIGKILL
 
-    async def main() -> list[bool]:
-        shared = SqliteShared(file)
-        told = await asked(shared, [Quota("g", concurrent=1)], 2)
+    async def main() -> None:
+        shared, quotas = shared_at(where), [Quota("killed", concurrent=1)]
+        if isinstance(shared, RedisShared):
+            assert isinstance(await shared.enter(quotas, 1, 60), Full), "the look for those who have ended comes after"
+        assert await asked(shared, quotas, 2) == [True, False]
         await shared.aclose()
-        return told
 
-    assert asyncio.run(main()) == [True, False]
+    asyncio.run(main())
 
 
 class TestARouter:
@@ -324,14 +332,10 @@ class TestAPlace:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["file", "server"])
-def test_four_processes_never_have_more_under_way_than_the_limits_of_one(
-    kind: Literal["file", "server"], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_four_processes_never_have_more_under_way_than_the_limits_of_one(place: Callable[[], str]) -> None:
     """Each asks twenty times as fast as it can; three may be under way at once."""
-    place = str(tmp_path / "shared") if kind == "file" else request.getfixturevalue("redis_server").url()
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        spans = [span for each in pool.map(_twenty, [place] * 4) for span in each]
+        spans = [span for each in pool.map(_twenty, [place()] * 4) for span in each]
     assert len(spans) == 80
     changes = sorted([(begun, 1) for begun, _ in spans] + [(ended, -1) for _, ended in spans])
     running, most = 0, 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..background import Background
+from .process import gone, this_process
 from .redis_clients import Clients
 from .redis_shared_scripts import ENTER, FOUND, LEFT, UNWELL
 from .shared import POLL_S, WINDOW_S, Full, Leave, Quota, SharedUnavailable, Unwell
@@ -18,13 +20,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SWEEP_S = 1.0
+"""Between two looks who of those that have something under way has ended."""
+
 
 class RedisShared:
     """Keeps at *url* what passed in the last minute, what is under way, and who is unwell.
 
-    What a process that has ended had under way is over when its lease is. All keys begin with ``{prefix}``: a cluster
-    keeps them together. Any thread and event loop may use it. Raises ``ConfigurationError`` for a URL that is none, or
-    without the package redis.
+    What a process that has ended had under way is over, that of one of another host when its lease is. All keys begin
+    with ``{prefix}``: a cluster keeps them together. Any thread and event loop may use it. Raises
+    ``ConfigurationError`` for a URL that is none, or without the package redis.
     """
 
     def __init__(self, url: str, *, prefix: str = "devsynth") -> None:
@@ -32,9 +37,10 @@ class RedisShared:
         self._unwell = f"{self._prefix}:unwell"
         self._clients = Clients(url, "what is shared at", SharedUnavailable)
         self._background = Background()
+        self._swept_at = float("-inf")
 
     async def enter(self, quotas: Sequence[Quota], tokens: int, lease_s: float) -> Leave | Full:
-        name = secrets.token_hex(8)
+        name = f"{this_process()}:{secrets.token_hex(8)}"
         arguments: list[Any] = [name, tokens, lease_s, WINDOW_S]
         for quota in quotas:
             arguments += ["" if each is None else each for each in quota[1:]]
@@ -46,6 +52,8 @@ class RedisShared:
             raise
         if told == "full":
             number, wait_s = rest
+            if not float(wait_s):
+                await self._forget_the_dead(self._keys(quotas)[2 * int(number) + 1])
             return Full(int(number), float(wait_s) or POLL_S)
         return Leave(name, int(rest[0]), tokens)
 
@@ -66,6 +74,16 @@ class RedisShared:
     async def aclose(self) -> None:
         await self._background.ended()
         await self._clients.aclose()
+
+    async def _forget_the_dead(self, under_way: str) -> None:
+        """What processes of this host that have ended have there is over."""
+        now = time.monotonic()
+        if now - self._swept_at < SWEEP_S:
+            return
+        self._swept_at = now
+        held: list[str] = await self._clients.done(lambda client: client.zrange(under_way, 0, -1))
+        if dead := [each for each in held if gone(each.rpartition(":")[0])]:
+            await self._clients.done(lambda client: client.zrem(under_way, *dead))
 
     async def _undone(self, entering: Awaitable[object], quotas: Sequence[Quota], leave: Leave) -> None:
         await entering

@@ -3,9 +3,9 @@
     python examples/scale/enrich.py in.jsonl out.jsonl --policy examples/scale/policy.yaml \
         --ledger redis://:password@host:6379/0
 
-Each line of the first file has a ``text``; the second has the same lines with ``summary`` and ``vector``. Budgets of
-the policy hold for all workers together, by the ledger. Said again, it asks only for what is missing. See
-docs/scale.md.
+Each line of the first file has a ``text``; the second has the same lines with ``summary`` and ``vector``. Budgets and
+limits of the policy hold for all workers together, by the server of the ledger. Said again, it asks only for what is
+missing. See docs/scale.md.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ class OneRouter(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """Open the router, on the worker."""
-        # SHARED LIMITS: the policy's `limits` hold for each worker by itself. Where they are to hold for all: shared=…
-        self.router = Router.from_policy(self._policy, ledger=self._ledger)
+        self.router = Router.from_policy(self._policy, ledger=self._ledger, shared=self._ledger)
         await self.router.warm_up()
 
     async def teardown(self, worker: Worker) -> None:
