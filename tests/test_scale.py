@@ -154,7 +154,7 @@ def test_all_workers_together_spend_no_more_than_the_budget_and_what_is_missing_
 
 
 def test_a_worker_that_is_killed_costs_no_more_than_what_it_had_under_way(tmp_path: Path, ledger: RedisServer) -> None:
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     home = Home(tmp_path, ledger, lines=60)
     process = home.begin(limit_usd=100)
