@@ -80,11 +80,11 @@ class SqliteLedger:
 
     def total_micros(self, project: str | None) -> Future[int]:
         """What all entries of *project* have cost, or, while they are under way, may cost."""
-        return self._worker.put(lambda: self._total(self._database.opened(), project))
+        return self._put(lambda: self._total(self._database.opened(), project))
 
     def hits(self, project: str | None) -> Future[tuple[int, int]]:
         """How many requests of *project* the cache has answered, and how many have asked a model."""
-        return self._worker.put(lambda: self._hits_of(self._database.opened(), project))
+        return self._put(lambda: self._hits_of(self._database.opened(), project))
 
     def close(self) -> None:
         """As ``aclose``, for code without an event loop."""
