@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from devsynth_providers import ConfigurationError, PolicyError, RateLimitError, RateLimits
+from devsynth_providers import ChatRequest, ConfigurationError, LimitReached, PolicyError, RateLimitError, RateLimits
 from devsynth_providers.layers.limited import Limited
 from devsynth_providers.limits import Wish
 from devsynth_providers.limits.turnstile import KEPT, Turnstile
@@ -109,6 +109,24 @@ def test_what_a_call_would_wait_for_its_project_is_known_before() -> None:
         assert at - now() == pytest.approx(25, abs=0.1)
         assert line.expected(Wish("m", "b"), now())[0] == now()
         await asyncio.gather(*calls)
+
+    run_virtually(main())
+
+
+def test_who_need_not_wait_is_not_refused_for_all_those_who_wait_for_their_own_projects() -> None:
+    async def main() -> None:
+        server = Server(0.1)
+        each = RateLimits(requests_per_minute=1)
+        layer = Limited(server, limiter(RateLimits(requests_per_minute=100, per_project=each)))
+        many = [asyncio.ensure_future(layer.generate("hi", project=f"p{n}")) for n in range(60) for _ in range(2)]
+        await asyncio.sleep(1)
+        assert len(server.asked) == 60
+        hurried = ChatRequest.of("hi", project="another").on(deadline=now() + 20)
+        await (await layer.send(hurried)).read()
+        with pytest.raises(LimitReached):
+            await layer.send(hurried)
+        assert asked_by(server, "another") == [1]
+        await asyncio.gather(*many)
 
     run_virtually(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +50,22 @@ async def test_what_is_put_is_there_after_a_flush(opened: Callable[..., RedisCac
         f"key {number}": number for number in range(20)
     }
     await cache.aclose()
+
+
+async def test_a_claim_is_over_when_the_answer_is_there(opened: Callable[..., RedisCache]) -> None:
+    one, other = opened(), opened()
+    await asyncio.gather(*(one.get("tenant", "nothing") for _ in range(4)))  # several connections, as when it is busy
+    for number in range(3):
+        key, value = f"key {number}", "a" * 4_000_000
+        claim = await one.claim("tenant", key, 60)
+        assert claim is not None
+        one.put("tenant", key, value)
+        claim.done()
+        while await other.claim("tenant", key, 60) is None:
+            await asyncio.sleep(0)
+        assert await other.get("tenant", key) is not None
+    await one.aclose()
+    await other.aclose()
 
 
 async def test_what_is_over_is_a_miss(opened: Callable[..., RedisCache]) -> None:

@@ -28,11 +28,13 @@ from devsynth_providers.stores.redis_shared import RedisShared
 from devsynth_providers.stores.servers import server_key
 from devsynth_providers.stores.shared import WINDOW_S, Full, Leave, Quota, Shared, SharedUnavailable
 from devsynth_providers.stores.shares import shared_at
+from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 from devsynth_providers.stores.sqlite_shared import SqliteShared
 from devsynth_providers.testing import ScriptedProvider
 
 from .conftest import Ask
 from .helpers import model, policy
+from .ledgers import entry
 
 M = model("m")
 
@@ -134,7 +136,7 @@ async def settled(shared: Shared) -> None:
     await shared.unwell()
 
 
-async def closed(*opened: Shared | Router) -> None:
+async def closed(*opened: Shared | Router | SqliteLedger) -> None:
     for each in opened:
         await each.aclose()
 
@@ -315,6 +317,26 @@ class TestAPlace:
         with pytest.raises(SharedUnavailable, match="version 7"):
             await other.unwell()
         await other.aclose()
+
+    async def test_is_no_ledgers_and_a_ledger_is_in_none(self, tmp_path: Path) -> None:
+        ledger, shared = SqliteLedger(tmp_path / "ledger"), SqliteShared(tmp_path / "shared")
+        await ledger.reserve(entry("a"))
+        await shared.unwell()
+        await closed(ledger, shared)
+        shared, ledger = SqliteShared(tmp_path / "ledger"), SqliteLedger(tmp_path / "shared")
+        with pytest.raises(SharedUnavailable, match="name another file"):
+            await shared.unwell()
+        with pytest.raises(ConfigurationError, match="name another file"):
+            await ledger.reserve(entry("a"))
+        await closed(ledger, shared)
+
+    async def test_whose_clock_was_far_ahead_is_not_closed_until_then(self, tmp_path: Path) -> None:
+        now, quotas = [2e9], [Quota("g", requests=1)]
+        shared = SqliteShared(tmp_path / "shared", clock=lambda: now[0])
+        assert await asked(shared, quotas, 2) == [True, False]
+        now[0] -= 86_400
+        assert await asked(shared, quotas, 2) == [True, False]
+        await closed(shared)
 
     async def test_on_a_server_that_is_away_is_told_in_bounded_time(self, tmp_path: Path) -> None:
         shared = RedisShared("redis://127.0.0.1:1/0")

@@ -78,15 +78,17 @@ class Entrance:
                 at, gate = self._line.expected(wish, now)
                 expected_s, name = at - now, "" if gate is None else gate.name
                 done_at = at if at <= now else at + self._line.usually_s(wish)  # who need not wait may try anyway
-                if done_at <= by:
-                    self._wait(ticket, loop, now)
+                self._wait(ticket, loop, now, too_late=done_at > by)
         self._work(loop.time)
         return ticket if ticket.inside or ticket.turn is not None else None, expected_s, name
 
-    def _wait(self, ticket: Ticket, loop: asyncio.AbstractEventLoop, now: float) -> None:
+    def _wait(self, ticket: Ticket, loop: asyncio.AbstractEventLoop, now: float, *, too_late: bool) -> None:
+        """In the queue, unless its turn comes at once: all who are before it may wait for what it need not pass."""
         self._line.join(ticket)
         self._let_in(now)
-        if not ticket.inside:
+        if not ticket.inside and too_late:
+            self._line.drop(ticket)
+        elif not ticket.inside:
             ticket.turn = loop.create_future()
             self._enrol(loop, 1)
         self._set_alarms()
