@@ -232,6 +232,8 @@ class SqliteLedger:
                     f"the ledger {self.file} is of version {version}, from a newer devsynth_providers; this one knows "
                     f"{len(MIGRATIONS)}: update it, or name another file"
                 )
+            if version and not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone():
+                raise ConfigurationError(f"{self.file} is not a ledger, but another's: name another file")
             for step in MIGRATIONS[version:]:
                 for statement in step:
                     database.execute(statement)

@@ -98,7 +98,8 @@ class SqliteShared:
         now = self._clock()
         leave = Leave(secrets.token_hex(8), math.floor(now), tokens)
         with self._database.writing() as database:
-            database.execute("DELETE FROM passed WHERE second <= ?", (now - WINDOW_S - 1,))
+            # What is to come yet was written by a clock that was wrong: it would close the gates until then.
+            database.execute("DELETE FROM passed WHERE second <= ? OR second > ?", (now - WINDOW_S - 1, now + WINDOW_S))
             database.execute("DELETE FROM under_way WHERE until <= ?", (now,))
             for number, quota in enumerate(quotas):
                 if wait_s := self._wait_s(database, quota, tokens, now):
@@ -167,6 +168,9 @@ class SqliteShared:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
             raise sqlite3.OperationalError(f"it is of version {version}, and this is version {VERSION}")
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if strange := tables - {"passed", "under_way", "unwell"}:
+            raise sqlite3.OperationalError(f"it has {', '.join(sorted(strange))}, and is another's: name another file")
         for table in _TABLES:
             database.execute(table)
         database.execute(f"PRAGMA user_version = {VERSION}")
