@@ -66,7 +66,7 @@ class RedisCache:
         self._seal = Seal(secret_of() if secret is None else secret)
         self._prefix = f"{{{prefix}}}:cache:"
         self._clock = clock
-        self._background = Background()
+        self._keeping, self._background = Background(), Background()
         self._warned = False
 
     async def get(self, scope: str, key: str) -> Any | None:
@@ -96,7 +96,7 @@ class RedisCache:
 
     def put(self, scope: str, key: str, value: Any, ttl: float | None = None) -> None:
         """As ``set``, and nobody waits for it: ``flush`` does."""
-        self._later(lambda: self.set(scope, key, value, ttl))
+        self._later(lambda: self.set(scope, key, value, ttl), self._keeping)
 
     async def claim(self, scope: str, key: str, lease_s: float) -> Claim | None:
         """Leave to make the call whose answer is to be kept at *key*, for *lease_s* at most; ``None`` while another
@@ -131,14 +131,16 @@ class RedisCache:
 
     async def flush(self) -> None:
         """Wait until what was put so far is kept."""
+        await self._keeping.ended()
         await self._background.ended()
 
     async def aclose(self) -> None:
         """Let go of the connections of this event loop. Whoever asks again connects again."""
-        await self._background.ended()
+        await self.flush()
         await self._clients.aclose()
 
     async def _released(self, row: str, me: str) -> None:
+        await self._keeping.ended()  # whoever hears that it is over looks for the answer
         over = self._written(row, OVER, OVER_S)
         await self._safely(lambda client: _swapped(client, row, me, over, _milliseconds(OVER_S)))
 
@@ -152,13 +154,13 @@ class RedisCache:
                 _log.warning("answers are not kept: %s", error)
             return None
 
-    def _later(self, work: Callable[[], Awaitable[None]]) -> None:
+    def _later(self, work: Callable[[], Awaitable[None]], where: Background | None = None) -> None:
         async def begun() -> None:
             await work()
 
         with suppress(RuntimeError):  # outside of an event loop there is nobody to send it
             asyncio.get_running_loop()
-            self._background.start(begun())
+            (where or self._background).start(begun())
 
     def _row(self, scope: str, key: str) -> str:
         return self._prefix + self._seal.row(scope, key)
