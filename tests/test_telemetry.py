@@ -16,7 +16,6 @@ from opentelemetry.trace import SpanKind, StatusCode
 from devsynth_providers import (
     AuthenticationError,
     ChatRequest,
-    ConfigurationError,
     NoModelFits,
     ProviderUnavailable,
     RateLimitError,
@@ -292,11 +291,6 @@ def run_with(**environment: str) -> None:
     )
     assert run.stdout.splitlines() == ["plain", "after a retry", "after a fallback"], run.stderr
 
-
-def test_a_protocol_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")
-    with pytest.raises(ConfigurationError, match="use one of grpc, http/protobuf"):
-        telemetry._otlp_exporter()
 
 
 def test_an_application_that_has_set_tracing_up_keeps_its_own() -> None:

@@ -81,10 +81,11 @@ class Direct(ProviderPort):
         reader = self.reader(sent)
         answer = None
         try:
-            answer = await self._wire.send("POST", sent.url, sent.headers, body)
+            answer = await self._wire.send("POST", sent.url, {**sent.headers, **telemetry.upstream(self.model)}, body)
             if answer.status >= 300:
                 await reader.refuse(answer)
             if isinstance(request, EmbedRequest):
+                telemetry.mark("gen_ai.request.encoding_formats", ["float"])
                 most = MAX_ANSWER_BYTES + len(request.texts) * MAX_VECTOR_BYTES
                 vectors = await answer.read(most)
                 read = functools.partial(reader.embedded, vectors, answer.content_type, request, self._vectors)

@@ -121,7 +121,8 @@ class Unified(ProviderPort):
     def _target(self) -> dict[str, Any]:
         if self._targets is None:
             self._targets = self._made_target()
-        return dict(self._targets)
+        headers = telemetry.upstream(self.model)
+        return {**self._targets, "extra_headers": dict(headers)} if headers else dict(self._targets)
 
     def _made_target(self) -> dict[str, Any]:
         import httpx  # noqa: PLC0415 - comes with LiteLLM, and is loaded by it
