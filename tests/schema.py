@@ -8,6 +8,8 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
+from devsynth_providers.telemetry.semconv import dialect
+
 SCOPE = "devsynth_providers"
 TEXTS = tuple
 EVERYWHERE = {
@@ -50,7 +52,6 @@ ATTEMPT = {
     "gen_ai.request.temperature": float,
     "gen_ai.request.max_tokens": int,
     "gen_ai.request.top_p": float,
-    "gen_ai.request.top_k": float,
     "gen_ai.request.seed": int,
     "gen_ai.request.frequency_penalty": float,
     "gen_ai.request.presence_penalty": float,
@@ -125,6 +126,7 @@ def mistakes(span: ReadableSpan) -> Iterator[str]:
 
 
 def _facts(facts: Mapping[str, Any], known: Mapping[str, type]) -> Iterator[str]:
+    known = {**known, "gen_ai.request.top_k": int if dialect().latest else float}
     for name, value in facts.items():
         if name not in known:
             yield f"{name} is not in the schema"

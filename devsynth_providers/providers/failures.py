@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from ..errors import (
     AuthenticationError,
@@ -141,9 +141,9 @@ def failure(
     return error
 
 
-async def refuse(answer: Answer, model: Model, secrets: Sequence[str]) -> NoReturn:
-    """Raise what *answer*, which has a status of failure, means."""
-    raise of(answer, await answer.beginning(_MAX_BYTES, _BEGINNING_S), model, secrets)
+async def refusal(answer: Answer, model: Model, secrets: Sequence[str]) -> ProviderError:
+    """What *answer*, which has a status of failure, means. To be raised by whoever has no key among its variables."""
+    return of(answer, await answer.beginning(_MAX_BYTES, _BEGINNING_S), model, secrets)
 
 
 def of(answer: Answer, body: bytes, model: Model, secrets: Sequence[str]) -> ProviderError:

@@ -29,7 +29,7 @@ _EVENT = frozenset(("event_only", "span_and_event"))
 
 
 @functools.cache
-def _place() -> tuple[bool, bool]:
+def place() -> tuple[bool, bool]:
     """Whether content goes on spans, and on events: what the environment said when it was first asked."""
     said = os.environ.get(VARIABLE, "").strip().lower()
     return said in _SPAN, said in _EVENT
@@ -37,7 +37,7 @@ def _place() -> tuple[bool, bool]:
 
 def wanted(request: Request) -> Shown | None:
     """What shows the content of *request*, if the environment wants it; texts to embed are not shown."""
-    on_span, on_event = _place()
+    on_span, on_event = place()
     return Shown(request, on_span, on_event) if (on_span or on_event) and isinstance(request, ChatRequest) else None
 
 

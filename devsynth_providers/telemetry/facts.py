@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ..errors import DevSynthError, ProviderError, StreamInterrupted
 from ..reply import Reply
+from ..scrubbing import without_keys
 from ..types import Attempt, ChatRequest, Model, Plan, Request
 from . import semconv as name
 from .current import Attribute
@@ -208,4 +209,4 @@ def described(error: BaseException) -> str:
     if isinstance(error, ProviderError):
         said = [f"HTTP {error.status}" if error.status else "", error.code or ""]
         return f"{what} ({', '.join(filter(None, said))})" if any(said) else what
-    return str(error).partition("\n")[0][:200] if isinstance(error, DevSynthError) else what
+    return without_keys(str(error).partition("\n")[0])[:200] if isinstance(error, DevSynthError) else what

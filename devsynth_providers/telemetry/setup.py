@@ -9,19 +9,24 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from opentelemetry import metrics, trace
 
 from ..errors import ConfigurationError
+from .logs import NAME
 from .metrics import label_projects
 
 _DOORS = {"grpc": "grpc", "http/protobuf": "http"}
-_AT_EXIT: list[Callable[[], object]] = []
+_CLOSING_S = 0.5
+_ending: list[tuple[Any, Sequence[Any]]] = []
+"""Providers that are to be ended with the process, each with what it exports by."""
+_log = logging.getLogger(NAME)
 
 
 def configure(
@@ -60,7 +65,7 @@ def _trace(service_name: str, exporter: Any, exit_s: float) -> None:
         for each in exporters:
             provider.add_span_processor(BatchSpanProcessor(each))
         trace.set_tracer_provider(provider)
-        _at_exit(provider.shutdown, exit_s)
+        _at_exit(provider, exporters, exit_s)
     if exporter is not None and isinstance(provider, TracerProvider):
         provider.add_span_processor(SimpleSpanProcessor(exporter))
 
@@ -77,7 +82,7 @@ def _measure(service_name: str, exit_s: float) -> None:
     readers = [PeriodicExportingMetricReader(each) for each in exporters]
     provider = MeterProvider(readers, resource=_resource(service_name), shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
-    _at_exit(provider.shutdown, exit_s)
+    _at_exit(provider, exporters, exit_s)
 
 
 def _exporters(signal: str) -> Iterator[Any]:
@@ -123,23 +128,35 @@ def _resource(service_name: str) -> Any:
     return found
 
 
-def _at_exit(shutdown: Callable[[], object], exit_s: float) -> None:
-    if not _AT_EXIT:
+def _at_exit(provider: Any, exporters: Sequence[Any], exit_s: float) -> None:
+    if not _ending:
         atexit.register(_end, exit_s)
-    _AT_EXIT.append(shutdown)
+    _ending.append((provider, exporters))
 
 
 def _end(within_s: float) -> None:
     """Send what is left, and wait no longer than that for it: the SDK itself would wait for a collector that is down
-    until it has tried again often enough. What still sends then ends with the process."""
-
-    def quietly(shutdown: Callable[[], object]) -> None:
-        with contextlib.suppress(Exception):  # there is nobody left to tell
-            shutdown()
-
+    until it has tried again often enough. A connection that is still at work then is closed: left open, it may hold the
+    process up for most of a minute."""
     deadline = time.monotonic() + within_s
-    sending = [threading.Thread(target=quietly, args=(each,), daemon=True) for each in _AT_EXIT]
-    for thread in sending:
+    sending = [(threading.Thread(target=_quietly, args=(each.shutdown,), daemon=True), by) for each, by in _ending]
+    for thread, _ in sending:
         thread.start()
-    for thread in sending:
+    late = []
+    for thread, exporters in sending:
         thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            late.append((thread, exporters))
+    if not late:
+        return
+    _log.warning("spans or metrics are lost: whoever takes them did not within %g s of the end", within_s)
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would complain of being closed, piece by piece
+    for thread, exporters in late:
+        for each in exporters:
+            _quietly(each.shutdown)
+        thread.join(_CLOSING_S)
+
+
+def _quietly(end: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):  # there is nobody left to tell
+        end()

@@ -46,7 +46,7 @@ class RequestSpan(Current):
         if not self._span.is_recording():
             return
         self._span.set_attribute(semconv.RULE, plan.rule)
-        self._span.set_attribute(semconv.COMPLEXITY, plan.complexity)
+        self._span.set_attribute(semconv.COMPLEXITY, float(plan.complexity))
         self._span.add_event("policy.decide", facts.of_plan(plan))
 
     def finish(self, reply: Reply, error: BaseException | None) -> None:

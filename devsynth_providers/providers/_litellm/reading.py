@@ -78,7 +78,7 @@ class Reader:
 
     async def refuse(self, answer: Answer) -> NoReturn:
         """Raise what *answer*, which has a status of failure, means."""
-        await failures.refuse(answer, self._model, self._secrets)
+        raise await failures.refusal(answer, self._model, self._secrets)
 
     def piece(self, event: Event) -> Chunk:
         """What the next *event* of a stream adds; it may be empty."""
