@@ -15,7 +15,7 @@ class Point(NamedTuple):
 
     labels: dict[str, Any]
     sum: float
-    count: int
+    times: int
     bounds: tuple[float, ...]
     traces: frozenset[int]
 

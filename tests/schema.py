@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from devsynth_providers.telemetry.semconv import dialect
 
 SCOPE = "devsynth_providers"
-TEXTS = tuple
+TEXTS: type = tuple
 EVERYWHERE = {
     "gen_ai.operation.name": str,
     "gen_ai.request.stream": bool,

@@ -30,7 +30,7 @@ def heard() -> Iterator[list[logging.LogRecord]]:
     """What is said to whoever listens at level DEBUG."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[assignment]
     before = LOG.level
     LOG.addHandler(handler)
     LOG.setLevel(logging.DEBUG)
@@ -47,7 +47,7 @@ async def test_each_attempt_is_told_with_its_trace(ask: Ask, spans: Spans, heard
     await ask(router(RateLimitError(f"slow: {SECRET}", status=429), "ok"), SECRET)
     failed, answered = [record for record in heard if hasattr(record, "devsynth")]
     assert (failed.levelname, answered.levelname) == ("INFO", "DEBUG")
-    about: dict[str, Any] = failed.devsynth  # type: ignore[attr-defined]
+    about: dict[str, Any] = failed.devsynth
     assert (about["event"], about["model"], about["outcome"], about["error"]) == (
         *("attempt.ended", "a"),
         *("failed", "rate_limited"),

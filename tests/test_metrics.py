@@ -70,7 +70,7 @@ async def test_a_plain_call_is_measured_once(ask: Ask, measured: Measured) -> No
         "gen_ai.provider.name": "test",
         "gen_ai.request.model": "a",
     }
-    assert row.count == 1
+    assert row.times == 1
     assert row.bounds == telemetry.metrics.SECONDS
     assert seen.total(TOKENS, gen_ai__token__type="input") == 10
     assert seen.total(TOKENS, gen_ai__token__type="output") == 20
@@ -99,7 +99,7 @@ async def test_what_was_made_good_counts_as_an_attempt_and_not_as_a_failed_reque
         for row in sorted(seen.of("devsynth.attempts"), key=lambda row: row.labels["devsynth.attempt.reason"])
     ] == [("fallback", None, 1), ("primary", "rate_limited", 1), ("retry", "authentication", 1)]
     assert [row.labels["devsynth.outcome"] for row in seen.of("devsynth.request.duration")] == ["answered"]
-    assert sum(row.count for row in seen.of(DURATION)) == 3
+    assert sum(row.times for row in seen.of(DURATION)) == 3
 
 
 async def test_estimated_tokens_are_not_told_as_reported(ask: Ask, measured: Measured) -> None:
@@ -127,7 +127,7 @@ def test_a_stream_has_its_start_and_the_pace_of_its_pieces(measured: Measured) -
     (first,) = seen.of(FIRST_CHUNK)
     assert first.sum == pytest.approx(0.5)
     (pace,) = seen.of(PER_CHUNK)
-    assert pace.count == 2
+    assert pace.times == 2
     assert seen.of("devsynth.request.time_to_first_chunk")[0].sum == pytest.approx(0.5)
 
 
@@ -235,7 +235,7 @@ async def test_a_hedge_is_counted_as_two_attempts_and_one_request(measured: Meas
         row.labels["devsynth.attempt.reason"]: row.labels["devsynth.outcome"] for row in seen.of("devsynth.attempts")
     }
     assert reasons == {"primary": "cancelled", "hedge": "answered"}
-    assert sum(row.count for row in seen.of("devsynth.request.duration")) == 1
+    assert sum(row.times for row in seen.of("devsynth.request.duration")) == 1
 
 
 async def test_labels_are_few_and_say_nothing_of_content_or_of_people(ask: Ask, measured: Measured) -> None:

@@ -53,7 +53,7 @@ async def test_the_span_of_a_web_service_is_the_parent(spans: Spans) -> None:
     for span in (server, *requests):
         assert span.context is not None
         assert f"{span.context.trace_id:032x}" == TRACEPARENT.split("-")[1]
-    assert all(each.parent and each.parent.span_id == server.context.span_id for each in requests)  # type: ignore[union-attr]
+    assert all(each.parent and each.parent.span_id == server.context.span_id for each in requests)
 
 
 @pytest.mark.litellm
@@ -63,7 +63,7 @@ async def test_the_span_of_a_web_service_is_the_parent(spans: Spans) -> None:
 async def test_a_server_on_this_machine_is_told_which_span_asks(
     server: Loopback, spans: Spans, cls: Any, transport: Any, streamed: bool
 ) -> None:
-    server.script((stream() if streamed else whole(),))
+    server.script((whole(), stream()))
     provider = cls("m", base_url=server.url, api_key="k" * 12, transport=transport, retry_attempts=1)
     try:
         await provider.complete(ChatRequest.of("hi", stream=streamed))
@@ -79,7 +79,7 @@ async def test_a_server_on_this_machine_is_told_which_span_asks(
 
 @pytest.mark.litellm
 async def test_litellms_own_calls_tell_it_too(server: Loopback, spans: Spans) -> None:
-    server.script((whole(),))
+    server.script((whole(), stream()))
     provider = LiteLLMProvider("hosted_vllm/m", base_url=server.url, api_key="k" * 12, retry_attempts=1)
     await provider.complete("hi")
     await provider.aclose()
@@ -89,7 +89,7 @@ async def test_litellms_own_calls_tell_it_too(server: Loopback, spans: Spans) ->
 @pytest.mark.litellm
 @pytest.mark.parametrize("transport", ["auto", "litellm"])
 async def test_one_that_the_policy_says_is_not_to_know_is_not_told(server: Loopback, transport: Any) -> None:
-    server.script((whole(),))
+    server.script((whole(), stream()))
     shy = Model(name="m", provider="openai", base_url=server.url, propagate=False, transport=transport)
     provider = OpenAIProvider(shy, api_key="k" * 12, retry_attempts=1)
     await provider.complete("hi")

@@ -116,7 +116,7 @@ async def test_of_a_long_conversation_the_end_is_kept(spans: Spans, capture: Cal
 async def test_calls_of_tools_have_their_own_form(spans: Spans, capture: Callable[[str], None]) -> None:
     capture("span_only")
     call = {"id": "c1", "function": {"name": "weather", "arguments": '{"where": "Paris"}'}}
-    history = [
+    history: list[dict[str, Any]] = [
         {"role": "user", "content": "weather?"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "rain", "tool_call_id": "c1"},

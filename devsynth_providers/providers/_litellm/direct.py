@@ -100,7 +100,7 @@ class Direct(ProviderPort):
                 yield reader.whole(await answer.read(MAX_ANSWER_BYTES), answer.content_type)
         except ProviderError as error:
             error.provider, error.model = self.model.provider, self.model.name
-            raise
+            raise error.with_traceback(None)  # noqa: B904 - below are frames with what the server said, or a key
         finally:
             if answer is not None:
                 answer.close()

@@ -110,13 +110,14 @@ class Unified(ProviderPort):
             finally:
                 await _close(answer)
             return
-        except DevSynthError:
-            raise
+        except DevSynthError as error:
+            raise error.with_traceback(None)  # noqa: B904 - below are frames with what the server said, or a key
         except Exception as error:
             ours = translate(error, self.model, [self._api_key or ""])
             if ours is None:
                 raise
-        raise ours  # out here, so that LiteLLM's error does not hang on it: that one carries the request and the key
+        # Out here, so that LiteLLM's error does not hang on it: that one carries the request and the key.
+        raise ours.with_traceback(None)
 
     def _target(self) -> dict[str, Any]:
         if self._targets is None:
