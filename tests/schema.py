@@ -104,6 +104,7 @@ EVENTS = frozenset(
         *("fallback", "stream.continued", "stream.not_continued", "breaker.open", "breaker.half_open"),
         *("breaker.closed", "breaker.refused", "breaker.wait", "hedge.started", "hedge.won", "hedge.denied"),
         *("coalesced", "batch.split", "batch.halved", "limit.waited", "limit.refused", "cache.lookup"),
+        *("cache.waited", "joined", "batch.joined"),
         *("budget.warned", "budget.rejected", "gen_ai.client.inference.operation.details"),
     )
 )

@@ -51,7 +51,7 @@ MAY_BE_LABELS = {
     *("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.token.type"),
     *("server.address", "server.port", "error.type", "devsynth.attempt.reason", "devsynth.outcome"),
     *("devsynth.cost.basis", "devsynth.policy.name", "devsynth.policy.rule", "devsynth.model", "devsynth.result"),
-    *("devsynth.scope", "devsynth.state", "devsynth.limit"),
+    *("devsynth.scope", "devsynth.state"),
 }
 
 
