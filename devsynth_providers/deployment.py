@@ -16,7 +16,7 @@ from .guard import Guard
 from .health import Circuit, Health, RetryBudget
 from .hearsay import Commons
 from .layers.breaking import Breaking
-from .layers.cached import Cache, Cached
+from .layers.cached import Cache, Cached, Kept
 from .layers.coalesced import Coalesced
 from .layers.fallback import FallbackProvider
 from .layers.hedged import Hedged
@@ -135,10 +135,11 @@ class Deployment:
     def chain(self, plan: Plan, measured: Measured, health: Health) -> ProviderPort:
         """Whoever carries *plan* out, innermost first, each with the reason for its place."""
         stacks, conduct = [self.stacks[name] for name in plan.models], plan.conduct
-        first = list(stacks)
+        first, cached = list(stacks), list[Cached]()
         if conduct.cache is not None and self.cache is not None:
             # Outside of all that a call needs: what is kept needs no turn, no money, and no server that is well.
-            first = [Cached(each, self.cache, conduct.cache, conduct) for each in stacks]
+            cached = [Cached(each, self.cache, conduct.cache, conduct) for each in stacks]
+            first = list(cached)
         if conduct.hedge is not None and len(stacks) > 1:
             # In the place of the first, and outside of its retries: it is the wait for all of them that is cut short.
             one, two = first[:2]
@@ -156,8 +157,10 @@ class Deployment:
             # Outside of what splits: no part of a batch waits for others. What was joined fits one request, and goes
             # around it: refused, it is parted between those who asked, and only then between the texts of one.
             chain = Joined(chain, asked, plan, self.flights, total_s=total_s)
-        # Outermost: whoever shares an answer shares all that was done for it, also what was done because models failed.
-        return Coalesced(chain, plan, self.flights, total_s=total_s)
+        # Outside of all of it: whoever shares an answer shares what was done for it, also because models failed.
+        chain = Coalesced(chain, plan, self.flights, total_s=total_s)
+        # Outermost: who finds an answer that is kept need share no call.
+        return Kept(chain, cached[0]) if cached else chain
 
     @property
     def model(self) -> Model:
