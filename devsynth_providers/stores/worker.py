@@ -38,7 +38,8 @@ class Worker:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix=self._name)
             done = self._pool.submit(self._do, work)
             self._waiting += 1
-            return done
+        done.add_done_callback(self._called_off)
+        return done
 
     async def done(self, work: Callable[[], T]) -> T:
         """What *work* returns."""
@@ -60,6 +61,12 @@ class Worker:
             pool, self._pool = self._pool, None
         if pool is not None and self._pid == os.getpid():
             pool.shutdown(wait=True)
+
+    def _called_off(self, done: Future[T]) -> None:
+        """Of what is cancelled before it begins nobody else says that it waits no longer."""
+        if done.cancelled():
+            with self._lock:
+                self._waiting -= 1
 
     def _do(self, work: Callable[[], T]) -> T:
         try:
