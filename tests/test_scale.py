@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import json
 import os
@@ -117,8 +118,7 @@ def ledger(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def workers(command: subprocess.Popen[str]) -> list[Any]:
-    import psutil
-
+    psutil: Any = importlib.import_module("psutil")  # which Dask brings
     children = psutil.Process(command.pid).children()
     found = [each for each in children if "spawn_main" in " ".join(each.cmdline())]
     assert len(found) == WORKERS

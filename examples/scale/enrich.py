@@ -103,7 +103,8 @@ async def enrich(part: Part, work: Work) -> dict[str, Any]:
     """
     if (told := _done(part, work)) is not None:
         return told
-    router: Router = get_worker().plugins[OneRouter.name].router
+    plugin: Any = get_worker().plugins[OneRouter.name]
+    router: Router = plugin.router
     rows, log = _rows(part, work.source), work.directory / f"{part.name}.answers"
     answers, failures = _answered(log), dict[Place, str]()
     turns = asyncio.Semaphore(work.at_once)
