@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -93,13 +94,15 @@ class Trace:
 
 
 class JaegerServer:
-    """One that scripts/jaeger started, on free ports."""
+    """One that scripts/jaeger started, on free ports, with *options*; it ends as it does by Ctrl-C."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
         ports = set[int]()
         while len(ports) < 4:
             ports.add(free_port())
         self._ports = dict(zip(("page", "grpc", "http", "metrics"), ports, strict=True))
+        self._options = [word for name, port in self._ports.items() for word in (f"--{name}", str(port))]
+        self._options += options
         self._log = directory / "jaeger.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -130,12 +133,10 @@ class JaegerServer:
         return sorted(map(Trace.of, told), key=lambda trace: trace.request.start_us)
 
     def __enter__(self) -> Self:
-        options = [word for name, port in self._ports.items() for word in (f"--{name}", str(port))]
         environment = {**os.environ, "JAEGER_METRICS_EVERY": "200ms"}
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [ROOT / "scripts" / "jaeger", *options], stdout=log, stderr=log, env=environment
-            )
+            command = [str(ROOT / "scripts" / "jaeger"), *self._options]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         if not eventually(lambda: self._ended() or self._answers(), 60.0) or self._ended():
             self.__exit__(None, None, None)
             raise RuntimeError(f"Jaeger did not start: {self._log.read_text()[-2000:]}")
@@ -143,8 +144,12 @@ class JaegerServer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
