@@ -206,6 +206,7 @@ def test_what_is_kept_in_files_is_found_after_a_restart_by_error_too(tmp_path: P
         assert arrived(first)
     with JaegerServer(tmp_path, "--keep", str(tmp_path / "kept")) as second:
         assert rules(second.find(EXAMPLE, error="true")) == WITH_ERRORS
+        assert rules(second.find(EXAMPLE, error="true", devsynth__policy__rule="retry")) == ["retry"]
 
 
 def test_the_view_of_genai_has_all_that_it_reads(sent: dict[str, list[Trace]]) -> None:
