@@ -32,7 +32,7 @@ def program() -> str | None:
     return next((each for each in found if each), None)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """One that the system gives to no connection: those would be in the way of a server that is started again. The one
     that is 10,000 further on, where a cluster talks, is free too."""
     while True:
@@ -46,7 +46,7 @@ class RedisServer:
     """Writes down what it acknowledges, in *directory*: what it said survives that it is killed."""
 
     def __init__(self, directory: Path, *options: str, scheme: str = "redis") -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._scheme = scheme
         port = ["--port", str(self.port)] if scheme == "redis" else ["--port", "0", "--tls-port", str(self.port)]
         self._command = [
