@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,7 @@ from .entries import Entry, Hit, Outcome, Purse, Reserved, Spent
 from .hits import Hits
 from .process import elsewhere, gone, identity
 from .redis_clients import Clients
-from .redis_scripts import HITS, RECOVER, RESERVE, SETTLE
+from .redis_scripts import HITS, RECOVER, RESERVE, SETTLE, VOID
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -30,6 +30,10 @@ DAY_S = 86_400.0
 BALANCES_KEPT_S = 100 * DAY_S
 """Since something was last taken from them: long after any period has ended, a month at most. Totals never go."""
 KEEPS_ALL = "noeviction"
+AT_ONCE = 500
+"""Entries that one script takes: the server does nothing else meanwhile."""
+DOUBTFUL, GIVEN_BACK = 10_000, 20
+"""Reservations that nobody knows to be there: how many are kept in mind, and seen to by one who comes."""
 
 
 class RedisLedger:
@@ -39,7 +43,8 @@ class RedisLedger:
     left reserved is counted as spent in full once its lease is over and the process has ended, as far as one can know
     of a process of another host; that is done at the first use, and by ``recover``. What is acknowledged outlives the
     server as it is set up to (``appendonly yes``, ``appendfsync always``); one that forgets keys when it is full is
-    refused.
+    refused. Where nobody knows whether something has been reserved, the answer being lost, it is not: it is given back
+    when the server is next there.
 
     Entries are kept for *kept_s* after their end. All keys begin with ``{prefix}``: a cluster keeps them together. Any
     thread and event loop may use it; a child that was forked has connections of its own. *clock* tells the time of day,
@@ -64,30 +69,45 @@ class RedisLedger:
         self._clients = Clients(url)
         self._hits = Hits()
         self._counting: asyncio.Task[None] | None = None
+        self._under_way = set[asyncio.Task[Any]]()
+        self._doubtful: dict[str, str] = {}  # entries by their tokens
         self._begun_in = 0
         self._pid = os.getpid()
         self._process = identity()
 
     async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
         self._exact(entry.worst_micros, *(abs(purse.limit_micros) for purse in purses))
-        keys = [self._entry(entry.call, entry.attempt), self._reserved, *map(self._balance, purses)]
+        token, key = secrets.token_hex(8), self._entry(entry.call, entry.attempt)
+        keys = [key, self._reserved, self._voided(token), *map(self._balance, purses)]
         fields = self._fields(entry, purses)
         first = 7 + 3 * len(purses)
         kept_s = self._kept_s + int(min(entry.lease_s, BALANCES_KEPT_S))
-        arguments = [secrets.token_hex(8), fields["until"], entry.worst_micros, kept_s, int(BALANCES_KEPT_S), first]
+        arguments = [token, fields["until"], entry.worst_micros, kept_s, int(BALANCES_KEPT_S), first]
         for purse in purses:
             arguments += [purse.limit_micros, int(purse.binding), int(purse.period == "total")]
         arguments += [each for pair in fields.items() for each in pair]
-        said, *numbers = (await self._said(RESERVE, keys, arguments)).split()
+        try:
+            said, *numbers = (await self._said(RESERVE, keys, arguments)).split()
+        except BaseException:  # it may have been done, or may yet be
+            if len(self._doubtful) < DOUBTFUL:
+                self._doubtful[token] = key
+            raise
         told = tuple(Spent(purses[int(at) - 1], int(spent)) for at, spent in zip(*[iter(numbers)] * 2, strict=True))
         if said == "reserved":
             return Reserved(over=told)
         if said == "refused":
             return Reserved(refused=told[0])
-        why = {"there": "this attempt is there already", "large": "a balance would be too large to be exact"}
+        why = {
+            "there": "this attempt is there already",
+            "void": "this came too late",
+            "large": "a balance would be too large to be exact",
+        }
         raise LedgerUnavailable(f"the ledger {self._clients.name} can not be used: {why[said]}")
 
-    async def settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
+    def settle(self, call: str, attempt: int, outcome: Outcome) -> Awaitable[bool]:
+        return asyncio.shield(self._begun(self._settled(call, attempt, outcome)))
+
+    async def _settled(self, call: str, attempt: int, outcome: Outcome) -> bool:
         self._exact(outcome.cost_micros or 0)
         usage = outcome.usage
         fields = {
@@ -111,9 +131,9 @@ class RedisLedger:
 
     def hit(self, hit: Hit) -> None:
         self._hits.add(self._clock(), hit)
-        loop, counting = asyncio.get_running_loop(), self._counting
-        if counting is None or counting.done() or counting.get_loop() is not loop:
-            self._counting = loop.create_task(self._count_hits())
+        counting = self._counting
+        if counting is None or counting.done() or counting.get_loop() is not asyncio.get_running_loop():
+            self._counting = self._begun(self._count_hits())
 
     async def spent_micros(self, purse: Purse) -> int:
         return int(await self._done(lambda client: client.get(self._balance(purse))) or 0)
@@ -123,10 +143,20 @@ class RedisLedger:
         return await self._done(self._recover)
 
     async def aclose(self) -> None:
-        counting = self._counting
-        if counting is not None and counting.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait([counting])
+        loop = asyncio.get_running_loop()
+        if mine := [task for task in self._under_way if task.get_loop() is loop]:
+            await asyncio.wait(mine)
+        with suppress(LedgerUnavailable, ConfigurationError):
+            while self._doubtful:
+                await self._done(lambda _: asyncio.sleep(0))
         await self._clients.aclose()
+
+    def _begun(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """*work*, which goes on where nobody waits for it; ``aclose`` does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
 
     async def _count_hits(self) -> None:
         """Until there are none, also of those that come meanwhile."""
@@ -149,6 +179,7 @@ class RedisLedger:
             if self._begun_in != os.getpid():
                 await self._begin(client)
                 self._begun_in = os.getpid()
+            await self._give_back(client)
             return await work(client)
 
         return await self._clients.done(begun)
@@ -174,10 +205,23 @@ class RedisLedger:
             for entry in due:
                 asking.hget(entry, "process")
             processes = await asking.execute()
-        ended = {entry: why for entry, process in zip(due, processes, strict=True) if (why := _ended(process))}
-        if not ended:
-            return 0
-        return int(await client.register_script(RECOVER)([self._reserved, *ended], [now, *ended.values()]))
+        ended = [(entry, why) for entry, process in zip(due, processes, strict=True) if (why := _ended(process))]
+        script, recovered = client.register_script(RECOVER), 0
+        for first in range(0, len(ended), AT_ONCE):
+            entries, reasons = zip(*ended[first : first + AT_ONCE], strict=True)
+            recovered += int(await script([self._reserved, *entries], [now, *reasons]))
+        return recovered
+
+    async def _give_back(self, client: Redis) -> None:
+        """What was wanted when nobody answered has not been reserved, and will not be."""
+        for token in list(self._doubtful)[:GIVEN_BACK]:
+            if (entry := self._doubtful.pop(token, None)) is None:
+                continue  # another does it
+            try:
+                await client.register_script(VOID)([self._voided(token), entry, self._reserved], [token])
+            except BaseException:
+                self._doubtful[token] = entry
+                raise
 
     def _fields(self, entry: Entry, purses: Sequence[Purse]) -> dict[str, Any]:
         now = self._clock()
@@ -207,6 +251,9 @@ class RedisLedger:
 
     def _entry(self, call: str, attempt: int) -> str:
         return f"{self._prefix}:entry:{call}:{attempt}"
+
+    def _voided(self, token: str) -> str:
+        return f"{self._prefix}:void:{token}"
 
     def _balance(self, purse: Purse) -> str:
         return f"{self._prefix}:balance:{len(purse.period)}:{purse.period}:{purse.account}"  # no two have one name

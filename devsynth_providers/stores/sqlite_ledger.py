@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import ConfigurationError, LedgerUnavailable
+from ..errors import LedgerUnavailable
 from .entries import Entry, Hit, Outcome, Purse, Reserved, Spent
 from .hits import Hits
-from .migrations import MIGRATIONS
+from .migrations import bring_up_to_date
 from .process import gone, identity
 from .worker import Worker
 
@@ -108,7 +108,7 @@ class SqliteLedger:
     async def _told(self, done: Future[T]) -> T:
         try:
             return await asyncio.wrap_future(done)
-        except (sqlite3.Error, OverflowError) as error:  # a number that has no room in 64 bits
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:  # what has no room, or is no text
             why = str(error)
         raise LedgerUnavailable(f"the ledger {self.file} can not be used: {why}")
 
@@ -239,31 +239,12 @@ class SqliteLedger:
             database.execute("PRAGMA trusted_schema = OFF")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")  # a process that is killed loses nothing by it
-            self._migrate(database)
+            bring_up_to_date(database, self.file)
             self._recover(database)
         except BaseException:
             database.close()
             raise
         return database
-
-    def _migrate(self, database: sqlite3.Connection) -> None:
-        """Bring an older file up to date, in one transaction; refuse one that a newer version has made."""
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version > len(MIGRATIONS):
-                raise ConfigurationError(
-                    f"the ledger {self.file} is of version {version}, from a newer devsynth_providers; this one knows "
-                    f"{len(MIGRATIONS)}: update it, or name another file"
-                )
-            for step in MIGRATIONS[version:]:
-                for statement in step:
-                    database.execute(statement)
-            database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
-        database.execute("COMMIT")
 
     def _close(self) -> None:
         database, self._database = self._database, None
