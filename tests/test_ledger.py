@@ -286,7 +286,10 @@ class TestCounting:
         with pytest.raises(LedgerUnavailable, match="surrogates"):
             await ledger.reserve(entry(project="\ud800"), [PURSE])
         assert await ledger.reserve(entry(), [PURSE]) == ROOM
+        with pytest.raises(LedgerUnavailable, match="surrogates"):
+            await ledger.settle("c", 1, Outcome(cost_micros=1, basis="computed", finish_reason="\ud800"))
         assert await ledger.spent_micros(PURSE) == 100
+        assert await ledger.settle("c", 1, PAID)
         await ledger.aclose()
 
     async def test_keeps_accounts_and_periods_apart_whatever_their_names(self, store: Store) -> None:

@@ -112,6 +112,23 @@ class TestLostAnswers:
             await ledger.aclose()
         adds_up(store)
 
+    async def test_twice_of_what_is_settled_settle_it_once(self, redis_server: RedisServer, store: OnServer) -> None:
+        async with Wire(redis_server.port) as wire:
+            ledger = RedisLedger(wire.url(), prefix=store.prefix)
+            for n in range(3):
+                await ledger.reserve(entry(f"c{n}"), [PURSE])
+            for n, losing in ((0, 2), (1, 1)):
+                wire.losing = losing
+                with suppress(LedgerUnavailable):
+                    await ledger.settle(f"c{n}", 1, PAID)
+            assert await ledger.spent_micros(PURSE) == 120
+            wire.losing = 2
+            with pytest.raises(LedgerUnavailable):
+                await ledger.settle("c2", 1, PAID)
+            await ledger.aclose()
+        assert {each["state"] for each in store.entries()} == {"settled"}
+        adds_up(store)
+
     async def test_of_a_command_that_comes_too_late_are_none(self, redis_server: RedisServer, store: OnServer) -> None:
         async with Late(redis_server.port, b"too-late") as wire:
             ledger = RedisLedger(wire.url(), prefix=store.prefix)
@@ -270,8 +287,8 @@ class TestServers:
                 assert PASSWORD not in repr(caught.value)
                 assert caught.value.__context__ is None
         own_server.start()
-        assert await ledger.spent_micros(PURSE) == 410
-        assert await ledger.settle("c1", 1, PAID)
+        assert await ledger.spent_micros(PURSE) == 320  # c1 is settled, now that it can be
+        assert not await ledger.settle("c1", 1, PAID)
         assert await ledger.reserve(entry("after"), [PURSE]) == ROOM
         assert {each["call"] for each in store.entries()} == {"c0", "c1", "c2", "c3", "c4", "after"}
         await ledger.aclose()
@@ -331,6 +348,7 @@ class TestServers:
             behind.config_set("maxmemory", "1")
             with pytest.raises(LedgerUnavailable):
                 await ledger.reserve(entry(), [PURSE])
+            assert await ledger.spent_micros(PURSE) == 0
             behind.config_set("maxmemory", "0")
         assert await ledger.spent_micros(PURSE) == 0
         assert not store.entries()

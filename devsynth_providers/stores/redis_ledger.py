@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 T = TypeVar("T")
+_Said = tuple[str, list[str], list[Any]]
+"""A script, its keys and its arguments, which may be said twice."""
 
 LARGEST_MICROS = 2**53 - 1
 """What is more is not exact in Lua, and refused: some nine billion dollars."""
@@ -32,8 +34,8 @@ BALANCES_KEPT_S = 100 * DAY_S
 KEEPS_ALL = "noeviction"
 AT_ONCE = 500
 """Entries that one script takes: the server does nothing else meanwhile."""
-DOUBTFUL, GIVEN_BACK = 10_000, 20
-"""Reservations that nobody knows to be there: how many are kept in mind, and seen to by one who comes."""
+OWED, PAID_BACK = 10_000, 20
+"""What could not be said while the server was away: how much of it is kept in mind, and said by one who comes."""
 
 
 class RedisLedger:
@@ -44,7 +46,7 @@ class RedisLedger:
     of a process of another host; that is done at the first use, and by ``recover``. What is acknowledged outlives the
     server as it is set up to (``appendonly yes``, ``appendfsync always``); one that forgets keys when it is full is
     refused. Where nobody knows whether something has been reserved, the answer being lost, it is not: it is given back
-    when the server is next there.
+    when the server is next there, and what could not be settled is settled then.
 
     Entries are kept for *kept_s* after their end. All keys begin with ``{prefix}``: a cluster keeps them together. Any
     thread and event loop may use it; a child that was forked has connections of its own. *clock* tells the time of day,
@@ -70,7 +72,7 @@ class RedisLedger:
         self._hits = Hits()
         self._counting: asyncio.Task[None] | None = None
         self._under_way = set[asyncio.Task[Any]]()
-        self._doubtful: dict[str, str] = {}  # entries by their tokens
+        self._owed: dict[str, _Said] = {}  # by its token
         self._begun_in = 0
         self._pid = os.getpid()
         self._process = identity()
@@ -89,8 +91,7 @@ class RedisLedger:
         try:
             said, *numbers = (await self._said(RESERVE, keys, arguments)).split()
         except BaseException:  # it may have been done, or may yet be
-            if len(self._doubtful) < DOUBTFUL:
-                self._doubtful[token] = key
+            self._owe(token, (VOID, [self._voided(token), key, self._reserved], [token]))
             raise
         told = tuple(Spent(purses[int(at) - 1], int(spent)) for at, spent in zip(*[iter(numbers)] * 2, strict=True))
         if said == "reserved":
@@ -125,9 +126,14 @@ class RedisLedger:
             "finish_reason": outcome.finish_reason,
         }
         cost = "" if outcome.cost_micros is None else outcome.cost_micros
-        arguments: list[Any] = [secrets.token_hex(8), cost, self._kept_s]
+        token, keys = secrets.token_hex(8), [self._entry(call, attempt), self._reserved]
+        arguments: list[Any] = [token, cost, self._kept_s]
         arguments += [each for pair in fields.items() if pair[1] is not None for each in pair]
-        return bool(await self._said(SETTLE, [self._entry(call, attempt), self._reserved], arguments))
+        try:
+            return bool(await self._said(SETTLE, keys, arguments))
+        except BaseException:
+            self._owe(token, (SETTLE, keys, arguments))
+            raise
 
     def hit(self, hit: Hit) -> None:
         self._hits.add(self._clock(), hit)
@@ -147,7 +153,7 @@ class RedisLedger:
         if mine := [task for task in self._under_way if task.get_loop() is loop]:
             await asyncio.wait(mine)
         with suppress(LedgerUnavailable, ConfigurationError):
-            while self._doubtful:
+            while self._owed:
                 await self._done(lambda _: asyncio.sleep(0))
         await self._clients.aclose()
 
@@ -179,7 +185,7 @@ class RedisLedger:
             if self._begun_in != os.getpid():
                 await self._begin(client)
                 self._begun_in = os.getpid()
-            await self._give_back(client)
+            await self._pay_back(client)
             return await work(client)
 
         return await self._clients.done(begun)
@@ -212,16 +218,24 @@ class RedisLedger:
             recovered += int(await script([self._reserved, *entries], [now, *reasons]))
         return recovered
 
-    async def _give_back(self, client: Redis) -> None:
-        """What was wanted when nobody answered has not been reserved, and will not be."""
-        for token in list(self._doubtful)[:GIVEN_BACK]:
-            if (entry := self._doubtful.pop(token, None)) is None:
+    def _owe(self, token: str, said: _Said) -> None:
+        if len(self._owed) < OWED:
+            self._owed[token] = said
+
+    async def _pay_back(self, client: Redis) -> None:
+        """Give back what was wanted when nobody answered, and settle what could not be settled."""
+        for token in list(self._owed)[:PAID_BACK]:
+            if (said := self._owed.pop(token, None)) is None:
                 continue  # another does it
+            script, keys, arguments = said
             try:
-                await client.register_script(VOID)([self._voided(token), entry, self._reserved], [token])
-            except BaseException:
-                self._doubtful[token] = entry
-                raise
+                await client.register_script(script)(keys, arguments)
+            except UnicodeEncodeError:
+                continue  # nobody ever can say it
+            except BaseException as error:
+                self._owed[token] = said
+                if not isinstance(error, self._clients.refusal):  # its memory is full, for one: others may read
+                    raise
 
     def _fields(self, entry: Entry, purses: Sequence[Purse]) -> dict[str, Any]:
         now = self._clock()
