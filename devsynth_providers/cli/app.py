@@ -25,7 +25,7 @@ from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidR
 from .ask import Question, ask, described
 from .batch import batch_command
 from .cache import cache_app
-from .leaving import INTERRUPTED, drop_output, leaving_well
+from .leaving import INTERRUPTED, drop_output, leaving_well, of_system
 from .ledger import ledger_app
 from .looking import doctor_command, models_command
 from .policies import policy_app
@@ -167,7 +167,7 @@ def run() -> int:
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
     except OSError as error:
         drop_output()
-        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {of_system(error)}", file=sys.stderr)
         return 3
     except Exception as error:  # noqa: BLE001 - a bug: said in one line, and where it happened, not as a traceback
         print(f"error: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr)
