@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import closing
@@ -137,6 +138,21 @@ class TestSettle:
         await ledger.settle("c", 1, Outcome(cost_micros=None, basis="unknown"))
         assert await ledger.spent_micros(PURSE) == 100
         await ledger.aclose()
+
+    def test_that_waits_for_the_thread_when_its_loop_ends_is_written(self, file: Path) -> None:
+        ledger, go_on = SqliteLedger(file), threading.Event()
+
+        async def main() -> None:
+            await ledger.reserve(entry("a"))
+            ledger._worker.put(go_on.wait)
+            settling = asyncio.ensure_future(ledger.settle("a", 1, PAID))
+            await asyncio.sleep(0)
+            assert not settling.done()
+
+        asyncio.run(main())
+        go_on.set()
+        ledger.close()
+        assert rows(file, "SELECT state FROM entries") == [("settled",)]
 
     async def test_belongs_to_the_period_in_which_it_was_reserved(self, store: Store) -> None:
         ledger, tomorrow = store.open(), Purse("project:billing", "2026-11-27", 1000)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,7 +54,8 @@ class Database:
         try:
             done = work()
             if self._written >= CHECKPOINT:
-                self._checkpoint()
+                with suppress(sqlite3.Error):  # what is done is done, and stands in the log: the next goes on
+                    self._checkpoint()
             return done
         finally:
             if self._connection is not None:
@@ -114,6 +115,7 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")  # a process that is killed loses nothing by it
             connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute("PRAGMA wal_checkpoint").fetchall()  # processes that end early come to none of their own
             self._prepare(connection)
         except BaseException:
             connection.close()

@@ -18,7 +18,7 @@ from .entries import Entry, Hit, Outcome, Purse, Reserved, Spent
 from .hits import Hits
 from .migrations import bring_up_to_date
 from .process import gone, identity
-from .worker import Busy, Worker
+from .worker import Busy, Worker, certain
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class SqliteLedger:
         return await self._done(lambda: self._reserve(entry, purses))
 
     def settle(self, call: str, attempt: int, outcome: Outcome) -> Awaitable[bool]:
-        return self._done(lambda: self._settle(call, attempt, outcome))
+        return self._done(lambda: self._settle(call, attempt, outcome), told=certain)
 
     def hit(self, hit: Hit) -> None:
         if self._hits.add(self._clock(), hit):  # else the worker has not come to those before it
@@ -80,11 +80,11 @@ class SqliteLedger:
 
     def total_micros(self, project: str | None) -> Future[int]:
         """What all entries of *project* have cost, or, while they are under way, may cost."""
-        return self._worker.put(lambda: self._total(self._database.opened(), project))
+        return self._put(lambda: self._total(self._database.opened(), project))
 
     def hits(self, project: str | None) -> Future[tuple[int, int]]:
         """How many requests of *project* the cache has answered, and how many have asked a model."""
-        return self._worker.put(lambda: self._hits_of(self._database.opened(), project))
+        return self._put(lambda: self._hits_of(self._database.opened(), project))
 
     def close(self) -> None:
         """As ``aclose``, for code without an event loop."""
@@ -95,17 +95,19 @@ class SqliteLedger:
         await self._worker.done(self._database.close)
         self._worker.close()
 
-    def _done(self, work: Callable[[], T]) -> Awaitable[T]:
+    def _done(
+        self, work: Callable[[], T], *, told: Callable[[Future[T]], Future[T]] = lambda done: done
+    ) -> Awaitable[T]:
         """What *work* returns, which begins at once, whether or not anybody awaits it."""
         try:
             done = self._worker.at_once(lambda: self._database.quickly(work))
         except Busy:
-            return self._told(self._put(work))
+            return self._told(told(self._put(work)))
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise self._unavailable(error) from None
-        told: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        told.set_result(done)
-        return told
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        result.set_result(done)
+        return result
 
     def _put(self, work: Callable[[], T]) -> Future[T]:
         try:

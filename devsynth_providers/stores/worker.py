@@ -75,3 +75,18 @@ class Worker:
         finally:
             with self._lock:
                 self._waiting -= 1
+
+
+def certain(done: Future[T]) -> Future[T]:
+    """As *done*, but what it is of is not called off when whoever waits for it is cancelled."""
+    told: Future[T] = Future()
+    told.set_running_or_notify_cancel()
+
+    def tell(done: Future[T]) -> None:
+        if (error := done.exception()) is None:
+            told.set_result(done.result())
+        else:
+            told.set_exception(error)
+
+    done.add_done_callback(tell)
+    return told
