@@ -49,11 +49,13 @@ def stack(
     circuit: Circuit | None = None,
     budget: RetryBudget | None = None,
     book: Book | None = None,
+    show_content: bool = False,
 ) -> ProviderPort:
     """The layers around one model, innermost first, each with the reason for its place.
 
     Without a *limiter* nothing waits for its turn, without a *circuit* nothing is left alone for having failed, and
-    without a *budget* retries are not counted together; without a *book* nothing is written into a ledger.
+    without a *budget* retries are not counted together; without a *book* nothing is written into a ledger. Traces have
+    prompts and answers only where *show_content* says so, and the environment too.
     """
     layered = provider.bare  # without the retries and clocks it has for callers who use it alone
     if limiter is not None:
@@ -62,7 +64,8 @@ def stack(
         layered = Limited(layered, limiter)
     layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
     layered = Matched(layered)  # below traces: vectors that do not fit their texts are an attempt that failed
-    layered = Traced(layered, book)  # one span and one Attempt for each try, those that ran out of time among them
+    # One span and one Attempt for each try, those that ran out of time among them.
+    layered = Traced(layered, book, show_content=show_content)
     if circuit is not None:
         # A refusal is no try: no span, no Attempt. Below all that may wait or refuse: the probe is really sent.
         # Below the retries: the next try does not knock where this one, or another request's, closed the door.
@@ -232,6 +235,7 @@ class Deployer:
             circuit=circuit,
             budget=self.health.retries,
             book=book,
+            show_content=policy.telemetry.content,
         )
 
     def _build(self, policy: Policy, names: Collection[str]) -> tuple[dict[str, ProviderPort], dict[str, str]]:

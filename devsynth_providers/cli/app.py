@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import sys
 from typing import Annotated
 
@@ -151,6 +152,7 @@ def run() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to lose an answer
+    _show_warnings()
     try:
         app()
         sys.stdout.flush()
@@ -169,6 +171,13 @@ def run() -> int:
         print(f"error: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _show_warnings() -> None:
+    """The library says nothing by itself; whoever uses the command line wants its warnings."""
+    log = logging.getLogger("devsynth_providers")
+    if logging.lastResort is not None and logging.lastResort not in log.handlers:
+        log.addHandler(logging.lastResort)
 
 
 def _text(prompt: str | None) -> str:

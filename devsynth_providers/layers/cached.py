@@ -87,7 +87,10 @@ class Cached(Wrapper):
 
     async def _looked_up(self, scope: str, keys: Sequence[str | None]) -> Mapping[str, Any]:
         kept = await self._cache.get_many(scope, [key for key in keys if key is not None])
-        telemetry.event("cache.lookup", model=self.model.name, hits=len(kept), misses=len(keys) - len(kept))
+        hits, model = len(kept), self.model.name
+        telemetry.event("cache.lookup", model=model, hits=hits, misses=len(keys) - hits)
+        telemetry.count(telemetry.CACHE_REQUESTS, hits, model=model, result="hit")
+        telemetry.count(telemetry.CACHE_REQUESTS, len(keys) - hits, model=model, result="miss")
         return kept
 
     async def _replayed(self, pieces: Sequence[Chunk]) -> Reply:

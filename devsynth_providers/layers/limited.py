@@ -69,6 +69,7 @@ class Limited(Wrapper):
             in_time = await ticket.called()
             waited_s = clock() - began
             turns.begun(waited_s)
+            telemetry.measure(telemetry.QUEUE_WAIT, waited_s, limit=gate)
             if not in_time:
                 raise self._refusal(gate, None, waited_s)
             telemetry.event("limit.waited", limit=gate, wait_s=waited_s)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from typing_extensions import override
+
 from ..errors import ConfigurationError, MalformedResponse, ProviderError, ProviderTimeout, ProviderUnavailable
 from ..types import Network, Tls
 from . import sessions
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
 CLOSED = "closed"
 """The ``code`` of errors of calls that were under way when their provider was closed."""
 _EVENT_TYPES = frozenset(("", "text/event-stream", "text/plain", "application/octet-stream"))
+
+
+class Headers(dict[str, str]):
+    """Headers of a request, which do not show what is in them: a key is, and errors are shown with variables."""
+
+    @override
+    def __repr__(self) -> str:
+        return f"<{', '.join(self)}>"
 
 
 class Answer:
