@@ -12,8 +12,10 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from peers import BESIDE, INSIDE, WAYS, Missing, Peer, Way
+from peers import BESIDE, INSIDE, INSTRUMENTED, WAYS, Missing, Peer, Way
 from workload import TEXTS, check_text, check_vectors
+
+KNOWN = (*WAYS, *BESIDE, *INSIDE, *INSTRUMENTED)
 
 
 async def _checked(peer: Peer, kind: str) -> None:
@@ -86,7 +88,7 @@ def main() -> None:
 
     home, name, url = sys.argv[1:]
     try:
-        _obey(next(way for way in (*WAYS, *BESIDE, *INSIDE) if (way.home, way.name) == (home, name)), url, say)
+        _obey(next(way for way in KNOWN if (way.home, way.name) == (home, name)), url, say)
     except Exception:  # noqa: BLE001 - the parent tells it, and ends
         say({"failed": traceback.format_exc()})
 

@@ -60,6 +60,7 @@ class Book:
             try:
                 run.take(worst, reserved.tokens)
             except BaseException:
+                telemetry.count(telemetry.BUDGET_REJECTIONS, scope="run")
                 reserved.give_back()
                 raise
             reserved.runs.append(run)
@@ -225,6 +226,7 @@ def _exceeded(spent: Spent, budget: Budget, now: datetime, worst: int, model: Mo
 
 
 def _refusal(message: str, purse: Purse, budget: Budget) -> BudgetExceeded:
+    telemetry.count(telemetry.BUDGET_REJECTIONS, scope=purse.account.partition(":")[0])
     refusal = BudgetExceeded(message)
     refusal.account, refusal.limit_usd = purse.account, budget.limit_usd
     refusal.passes_on = budget.when_spent == "degrade"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 import uuid
 from concurrent.futures import Future
@@ -17,6 +16,9 @@ from .stores.sqlite_ledger import SqliteLedger
 from .types import Usage
 
 T = TypeVar("T")
+
+LARGEST = 2**53 - 1
+"""What is more is not exact everywhere: some nine billion dollars."""
 
 
 class CostTracker:
@@ -46,9 +48,13 @@ class CostTracker:
         Raises ``InvalidRequest`` for figures that can not be.
         """
         for name, number in (("input_tokens", input_tokens), ("output_tokens", output_tokens)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= LARGEST:
                 raise InvalidRequest(f"{name} is a number of tokens, from 0 on, not {number!r}")
-        if isinstance(total_cost, bool) or not isinstance(total_cost, int | float) or not 0 <= total_cost < math.inf:
+        if (
+            isinstance(total_cost, bool)
+            or not isinstance(total_cost, int | float)
+            or not 0 <= total_cost <= LARGEST / 1e6
+        ):
             raise InvalidRequest(f"total_cost is a number of USD, from 0 on, not {total_cost!r}")
         cost_micros = round(total_cost * 1_000_000)
         entry = Entry(
@@ -81,7 +87,7 @@ class CostTracker:
     def _now(self, done: Future[T]) -> T:
         try:
             return done.result()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeEncodeError) as error:
             raise LedgerUnavailable(f"the ledger {self._ledger.file} can not be used: {error}") from None
 
     def close(self) -> None:

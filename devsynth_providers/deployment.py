@@ -16,7 +16,7 @@ from .guard import Guard
 from .health import Circuit, Health, RetryBudget
 from .hearsay import Commons
 from .layers.breaking import Breaking
-from .layers.cached import Cache, Cached
+from .layers.cached import Cache, Cached, Kept
 from .layers.coalesced import Coalesced
 from .layers.fallback import FallbackProvider
 from .layers.hedged import Hedged
@@ -53,12 +53,14 @@ def stack(
     budget: RetryBudget | None = None,
     book: Book | None = None,
     commons: Commons | None = None,
+    show_content: bool = False,
 ) -> ProviderPort:
     """The layers around one model, innermost first, each with the reason for its place.
 
     Without a *limiter* nothing waits for its turn, without a *circuit* nothing is left alone for having failed, and
     without a *budget* retries are not counted together; without a *book* nothing is written into a ledger, and without
-    *commons* nothing is shared with other processes.
+    *commons* nothing is shared with other processes. Traces have prompts and answers only where *show_content* says so,
+    and the environment too.
     """
     layered = provider.bare  # without the retries and clocks it has for callers who use it alone
     if limiter is not None and commons is not None:
@@ -70,7 +72,8 @@ def stack(
         layered = Limited(layered, limiter)
     layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
     layered = Matched(layered)  # below traces: vectors that do not fit their texts are an attempt that failed
-    layered = Traced(layered, book)  # one span and one Attempt for each try, those that ran out of time among them
+    # One span and one Attempt for each try, those that ran out of time among them.
+    layered = Traced(layered, book, show_content=show_content)
     if circuit is not None:
         # A refusal is no try: no span, no Attempt. Below all that may wait or refuse: the probe is really sent.
         # Below the retries: the next try does not knock where this one, or another request's, closed the door.
@@ -132,10 +135,11 @@ class Deployment:
     def chain(self, plan: Plan, measured: Measured, health: Health) -> ProviderPort:
         """Whoever carries *plan* out, innermost first, each with the reason for its place."""
         stacks, conduct = [self.stacks[name] for name in plan.models], plan.conduct
-        first = list(stacks)
+        first, cached = list(stacks), list[Cached]()
         if conduct.cache is not None and self.cache is not None:
             # Outside of all that a call needs: what is kept needs no turn, no money, and no server that is well.
-            first = [Cached(each, self.cache, conduct.cache, conduct) for each in stacks]
+            cached = [Cached(each, self.cache, conduct.cache, conduct) for each in stacks]
+            first = list(cached)
         if conduct.hedge is not None and len(stacks) > 1:
             # In the place of the first, and outside of its retries: it is the wait for all of them that is cut short.
             one, two = first[:2]
@@ -153,8 +157,10 @@ class Deployment:
             # Outside of what splits: no part of a batch waits for others. What was joined fits one request, and goes
             # around it: refused, it is parted between those who asked, and only then between the texts of one.
             chain = Joined(chain, asked, plan, self.flights, total_s=total_s)
-        # Outermost: whoever shares an answer shares all that was done for it, also what was done because models failed.
-        return Coalesced(chain, plan, self.flights, total_s=total_s)
+        # Outside of all of it: whoever shares an answer shares what was done for it, also because models failed.
+        chain = Coalesced(chain, plan, self.flights, total_s=total_s)
+        # Outermost: who finds an answer that is kept need share no call.
+        return Kept(chain, cached[0]) if cached else chain
 
     @property
     def model(self) -> Model:
@@ -251,6 +257,7 @@ class Deployer:
             budget=self.health.retries,
             book=book,
             commons=self.commons,
+            show_content=policy.telemetry.content,
         )
 
     def _build(self, policy: Policy, names: Collection[str]) -> tuple[dict[str, ProviderPort], dict[str, str]]:

@@ -170,7 +170,7 @@ class Router(ProviderPort):
         call = Call(id=uuid.uuid4().hex, deadline=deadline, runs=RunBudget.open_for(self))
         request = replace(request, call=call)
         note = Note(self.decisions, request, deployment.policy.name)
-        with note, telemetry.request_span(request, deployment.policy.name) as span:
+        with note, telemetry.request_span(request, deployment.policy.name, deployment.stated.digest) as span:
             if self._reloading is not None:
                 self._reloading.glance()
             if self._commons is not None:

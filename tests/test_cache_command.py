@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from devsynth_providers import ResponseCache
-from devsynth_providers.stores.cache_upkeep import Old, clear, key_of, look, prune
+from devsynth_providers.stores.cache_reader import key_of, look
+from devsynth_providers.stores.cache_upkeep import Old, clear, prune
 from devsynth_providers.stores.places import default_cache
 from devsynth_providers.stores.strict_disk import DATABASE
 
@@ -86,7 +87,7 @@ class TestShow:
     def test_reads_whatever_somebody_has_made_of_a_row(self, cli: Run, place: Path) -> None:
         forged = [
             *("value = zeroblob(40)", "value = 'text'", "value = NULL", "key = 'other'", "key = x'00'", "raw = 0"),
-            *("mode = 4, value = x'80'", "filename = '/etc/passwd'"),
+            *("mode = 4, value = x'80'", "filename = '/etc/passwd'", "key = CAST(x'ff' AS TEXT)"),
         ]
         good = ["expire_time = 1e300", "expire_time = 'soon'", "store_time = 1e300", "store_time = 'x'", "size = -5"]
         keep(*["forged"] * len(forged), *["good"] * len(good), "expired")

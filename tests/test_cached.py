@@ -175,16 +175,21 @@ async def test_vectors_are_a_hit_where_all_of_them_were_kept(cache: ResponseCach
         assert (ledger.total().attempts, ledger.total().hits) == (2, 1)
 
 
-async def test_equal_requests_at_once_that_share_what_was_kept_are_one_hit(
-    cache: ResponseCache, tmp_path: Path
-) -> None:
+async def test_each_of_equal_requests_at_once_is_a_hit_of_its_own(cache: ResponseCache, tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     async with Router(policy(PRICEY, cache=Keep()), {"m": ScriptedProvider("a")}, cache=cache, ledger=file) as asked:
         await asked.generate("hi", 0)
         told = await asyncio.gather(*(asked.complete("hi", temperature=0) for _ in range(5)))
-    assert [each.cached for each in told] == [True] * 5
+    assert [(each.cached, each.shared) for each in told] == [(True, False)] * 5
     with read_ledger(file) as ledger:
-        assert ledger.total().hits == [each.shared for each in told].count(False) == 1
+        assert ledger.total().hits == 5
+
+
+async def test_what_is_not_kept_is_looked_for_once(cache: ResponseCache) -> None:
+    asked = router(cache, ScriptedProvider("a", "b"))
+    await asked.complete("hi", temperature=0)
+    await asked.complete("hi", temperature=0)
+    assert (cache.statistics.misses, cache.statistics.hits) == (1, 1)
 
 
 async def test_a_ledger_that_can_not_be_written_keeps_nobody_from_a_hit(ask: Ask, cache: ResponseCache) -> None:

@@ -37,7 +37,7 @@ def test_python_runs(code: str) -> None:
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"},
+        env={**os.environ, "OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
     )
     assert done.returncode == 0, done.stderr
 

@@ -223,6 +223,11 @@ class TestOneRequest:
         assert [each.latency_s for each in answers] == [1.0] * OTHERS.texts + [1.5] * 10
         assert all(right(answer, text) for answer, text in zip(answers, texts, strict=True))
 
+    def test_with_its_last_text_a_batch_goes_though_nobody_comes_after(self) -> None:
+        home = Home()
+        answers = home.all_of(*(home.ask(f"t{each}") for each in range(OTHERS.texts)))
+        assert [each.latency_s for each in answers] == [1.0] * OTHERS.texts
+
     def test_who_finds_no_room_sends_those_who_wait_on_their_way(self) -> None:
         home = Home()
         many = [f"t{each}" for each in range(OTHERS.texts - 1)]

@@ -123,6 +123,15 @@ class TestSettle:
         assert await ledger.spent_micros(PURSE) == 10
         await ledger.aclose()
 
+    async def test_goes_on_where_nobody_waits_for_it_and_is_done_when_the_ledger_is_closed(self, store: Store) -> None:
+        ledger = store.open()
+        for n in range(20):
+            await ledger.reserve(entry(f"c{n}", worst=50), [PURSE])
+        settling = [asyncio.ensure_future(ledger.settle(f"c{n}", 1, PAID)) for n in range(20)]
+        await ledger.aclose()
+        assert {each["state"] for each in store.entries()} == {"settled"}
+        assert all(await asyncio.gather(*settling))
+
     async def test_without_a_known_price_keeps_what_was_reserved(self, store: Store) -> None:
         ledger = store.open()
         await ledger.reserve(entry(), [PURSE])
@@ -287,6 +296,17 @@ class TestCounting:
         assert await ledger.spent_micros(PURSE) == 100
         await ledger.aclose()
         assert len(store.entries()) == 1
+
+    async def test_refuses_names_that_are_no_text(self, store: Store) -> None:
+        ledger = store.open()
+        with pytest.raises(LedgerUnavailable, match="surrogates"):
+            await ledger.reserve(entry(project="\ud800"), [PURSE])
+        assert await ledger.reserve(entry(), [PURSE]) == ROOM
+        with pytest.raises(LedgerUnavailable, match="surrogates"):
+            await ledger.settle("c", 1, Outcome(cost_micros=1, basis="computed", finish_reason="\ud800"))
+        assert await ledger.spent_micros(PURSE) == 100
+        assert await ledger.settle("c", 1, PAID)
+        await ledger.aclose()
 
     async def test_keeps_accounts_and_periods_apart_whatever_their_names(self, store: Store) -> None:
         ledger = store.open()

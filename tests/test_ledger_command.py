@@ -123,6 +123,11 @@ class TestExport:
         assert [json.loads(line)["project"] for line in place.read_text("utf-8").splitlines()] == ["é", None]
         assert cli(*arguments, str(file))[0] == 2
         assert cli(*arguments, str(tmp_path))[0] == 3
+        (other := tmp_path / "another name").hardlink_to(file)
+        (tmp_path / "loop").symlink_to("loop")
+        (tmp_path / "link").symlink_to(f"{file}-wal")
+        assert [cli(*arguments, str(each))[0] for each in (other, f"{file}-wal", tmp_path / "link")] == [2, 2, 2]
+        assert cli(*arguments, str(tmp_path / "loop"))[0] == 3
         assert sql(file, "SELECT count(*) FROM entries") == [(2,)]
 
     def test_has_neither_prompts_nor_who_wrote_it_nor_a_formula(self, cli: Run, file: Path) -> None:

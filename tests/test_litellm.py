@@ -31,7 +31,7 @@ from devsynth_providers import (
     Usage,
 )
 from devsynth_providers.providers._litellm import load
-from devsynth_providers.providers.failures import scrub
+from devsynth_providers.scrubbing import scrub
 
 from .conftest import Ask
 from .loopback import Answer, Loopback, as_json, delta, failure, sse, stream, usage_event, vectors, whole

@@ -447,6 +447,12 @@ class TestWithoutALedger:
         written(own, {})
         assert report(cli, own)["total"] == json.loads(cli("report", "--json")[1])["total"]
 
+    def test_one_on_a_server_is_not_read_and_its_password_not_said(self, cli: Run) -> None:
+        for command in (["report"], ["ledger", "show"], ["ledger", "check"], ["ledger", "prune", "--before", "7d"]):
+            code, out, err = cli(*command, "--ledger", f"redis://:{CANARY}@localhost/0")
+            assert (code, out) == (3, "")
+            assert "a ledger on a server (redis://…) can not be read here" in err
+
     def test_failing_json_is_json(self, cli: Run, tmp_path: Path) -> None:
         code, out, _ = cli("report", "--ledger", str(tmp_path / "no"), "--format", "json")
         assert (code, json.loads(out)["error"]) == (3, "configuration")

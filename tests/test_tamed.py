@@ -19,6 +19,7 @@ from devsynth_providers import AnthropicProvider, ChatRequest, DevSynthError, Op
 
 from . import messages
 from .loopback import Loopback, as_json, delta, failure, sse, stream, whole
+from .points import Points
 
 pytestmark = pytest.mark.litellm
 
@@ -166,6 +167,15 @@ async def test_it_does_no_work_for_its_logs_after_an_answer(server: Loopback) ->
     await mine.aclose()
 
 
+def with_locals(error: BaseException) -> str:
+    """*error* as those show it who collect errors: with the variables of each frame of ours."""
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    told.stack = traceback.StackSummary.from_list(
+        [frame for frame in told.stack if "devsynth_providers/" in frame.filename]
+    )
+    return "".join(told.format())
+
+
 FAR_SIDES = [
     (whole(), stream()),
     (failure(401, f"Incorrect API key provided: {KEY}", f"bad_{KEY}"),) * 2,
@@ -185,6 +195,7 @@ async def test_a_key_is_in_the_request_and_nowhere_else(
     spans: Callable[[], list[ReadableSpan]],
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
+    measured: Callable[[], Points],
     cls: Any,
     transport: str,
     far_side: int,
@@ -198,13 +209,14 @@ async def test_a_key_is_in_the_request_and_nowhere_else(
             response = await provider.complete(ChatRequest.of("hi", stream=streamed))
             told.append(repr(response))
         except DevSynthError as error:
-            told += [repr(vars(error)), "".join(traceback.format_exception(error))]
+            told += [repr(vars(error)), "".join(traceback.format_exception(error)), with_locals(error)]
             inner: BaseException | None = error
             while inner is not None:
                 assert "httpx" not in type(inner).__module__
                 assert not hasattr(inner, "request")
                 inner = inner.__cause__ or inner.__context__
     told += [span.to_json() for span in spans()]
-    told += [caplog.text, *capfd.readouterr()]
+    told += [caplog.text, *(str(vars(record)) for record in caplog.records), *capfd.readouterr()]
+    told += [str(measured())]
     assert KEY in str(server.headers)
     assert not [each for each in told if KEY in each]

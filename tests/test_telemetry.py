@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,8 +14,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from devsynth_providers import (
     AuthenticationError,
     ChatRequest,
-    ConfigurationError,
+    MalformedResponse,
     NoModelFits,
+    OpenAIProvider,
     ProviderUnavailable,
     RateLimitError,
     RequestRejected,
@@ -28,11 +27,12 @@ from devsynth_providers import (
     telemetry,
     turns,
 )
+from devsynth_providers.telemetry import semconv
 from devsynth_providers.testing import ScriptedProvider
 
 from .conftest import Ask
 from .helpers import PRICED, model, policy
-from .otlp import Receiver, attributes
+from .loopback import Loopback
 
 Spans = Callable[[], list[ReadableSpan]]
 
@@ -233,72 +233,6 @@ async def test_time_spent_waiting_for_a_turn_is_told_apart(spans: Spans) -> None
     turns.begun(9)  # outside of any attempt: nobody's
 
 
-SCRIPT = """
-import asyncio
-from devsynth_providers import AuthenticationError, RateLimitError, Router, telemetry
-from devsynth_providers.testing import ScriptedProvider
-from tests.helpers import model, policy
-
-telemetry.configure()
-
-async def main():
-    for scripts in ((["plain"],), ([RateLimitError("slow", status=429), "after a retry"],),
-                    ([AuthenticationError("no", status=401)], ["after a fallback"])):
-        models = [model(name) for name, _ in zip("ab", scripts)]
-        providers = {each.name: ScriptedProvider(*script) for each, script in zip(models, scripts)}
-        router = Router(policy(*models), providers)
-        print(await router.generate("hi", project="billing"))
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("protocol", ["grpc"])
-def test_a_real_receiver_gets_the_tree_of_a_plain_call_a_retry_and_a_fallback(protocol: str) -> None:
-    with Receiver() as receiver:
-        run_with(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
-        assert receiver.services == {"devsynth_providers"}
-        requests = receiver.named("chat test")
-        assert len(requests) == 3
-        trees = [[span for span in receiver.spans if span.parent_span_id == request.span_id] for request in requests]
-        told = [
-            [
-                (attributes(s)["devsynth.attempt"], attributes(s)["devsynth.attempt.reason"], s.name, s.status.code)
-                for s in sorted(tree, key=lambda span: span.start_time_unix_nano)
-            ]
-            for tree in trees
-        ]
-        assert told == [
-            [(1, "primary", "chat a", 0)],
-            [(1, "primary", "chat a", 2), (2, "retry", "chat a", 0)],
-            [(1, "primary", "chat a", 2), (2, "fallback", "chat b", 0)],
-        ]
-        assert all(request.status.code == 0 for request in requests)
-        assert all(attributes(request)["devsynth.project_id"] == "billing" for request in requests)
-        assert [[event.name for event in request.events] for request in requests] == [
-            ["policy.decide"],
-            ["policy.decide", "retry.scheduled"],
-            ["policy.decide", "breaker.open", "fallback"],
-        ]
-        assert len({request.trace_id for request in requests}) == 3
-
-
-def run_with(**environment: str) -> None:
-    import os
-
-    command = [sys.executable, "-c", SCRIPT]
-    run = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
-    )
-    assert run.stdout.splitlines() == ["plain", "after a retry", "after a fallback"], run.stderr
-
-
-def test_a_protocol_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")
-    with pytest.raises(ConfigurationError, match="use one of grpc, http/protobuf"):
-        telemetry._otlp_exporter()
-
-
 def test_an_application_that_has_set_tracing_up_keeps_its_own() -> None:
     before = trace.get_tracer_provider()
     telemetry.configure()
@@ -309,3 +243,110 @@ async def test_the_id_of_the_trace_can_be_had_for_a_log(spans: Spans) -> None:
     assert telemetry.trace_id() is None
     with trace.get_tracer("service").start_as_current_span("handler") as span:
         assert telemetry.trace_id() == f"{span.get_span_context().trace_id:032x}"
+
+
+async def test_what_was_asked_for_stands_on_the_attempt_from_its_start(ask: Ask, spans: Spans) -> None:
+    asked = {"top_p": 0.5, "seed": 7, "top_k": 40, "presence_penalty": 1, "frequency_penalty": 0.25, "temperature": 0}
+    json_object = {"type": "json_object"}
+    await ask(router(ScriptedProvider("{}")), stop_sequences=["END"], response_format=json_object, **asked)
+    told = facts(spans()[1])
+    assert {
+        name.removeprefix("gen_ai."): told[name] for name in told if name.startswith(("gen_ai.req", "gen_ai.out"))
+    }.items() >= {
+        "request.temperature": 0.0,
+        "request.top_p": 0.5,
+        "request.seed": 7,
+        "request.top_k": 40.0,
+        "request.presence_penalty": 1.0,
+        "request.frequency_penalty": 0.25,
+        "request.stop_sequences": ("END",),
+        "output.type": "json",
+    }.items()
+
+
+async def test_parameters_that_are_nothing_like_numbers_do_not_reach_a_span(spans: Spans) -> None:
+    await router(ScriptedProvider("x")).complete("hi", seed=1, top_k="many")  # type: ignore[arg-type]
+    assert "gen_ai.request.top_k" not in facts(spans()[1])
+
+
+async def test_tokens_are_told_by_their_classes(ask: Ask, spans: Spans) -> None:
+    used = Usage(100, 50, cached_input_tokens=40, cache_write_tokens=10, reasoning_tokens=30)
+    await ask(router(ScriptedProvider("x", usage=used)))
+    request, attempt = spans()
+    assert (
+        facts(attempt).items()
+        >= {
+            "gen_ai.usage.input_tokens": 100,
+            "gen_ai.usage.cache_read.input_tokens": 40,
+            "gen_ai.usage.cache_write.input_tokens": 10,
+            "gen_ai.usage.cache_creation.input_tokens": 10,
+            "gen_ai.usage.output_tokens": 50,
+            "gen_ai.usage.reasoning.output_tokens": 30,
+            "devsynth.cost.estimated": False,
+        }.items()
+    )
+    assert not [name for name in facts(request) if name.startswith("gen_ai.usage.")]
+
+
+async def test_sums_count_each_attempt_once(ask: Ask, spans: Spans) -> None:
+    failed = MalformedResponse("a web page")
+    await ask(router(ScriptedProvider(failed), ScriptedProvider("ok", usage=Usage(10, 20))))
+    request, *attempts = spans()
+    for kind in ("input", "output"):
+        each = [facts(attempt)[f"gen_ai.usage.{kind}_tokens"] for attempt in attempts]
+        assert facts(request)[f"devsynth.total.{kind}_tokens"] == sum(each)
+    costs = [facts(attempt)["devsynth.cost.usd_micros"] for attempt in attempts]
+    assert facts(request)["devsynth.total.cost.usd_micros"] == sum(costs)
+
+
+async def test_the_version_of_the_policy_is_told(ask: Ask, spans: Spans) -> None:
+    await ask(router(ScriptedProvider("x")))
+    await ask(router(ScriptedProvider("x")))
+    await ask(router(ScriptedProvider("x"), prefer="cheapest"))
+    one, same, other = [facts(span)["devsynth.policy.version"] for span in spans() if span.parent is None]
+    assert one == same != other
+    assert len(one) == 12
+
+
+async def test_the_breaker_that_let_an_attempt_through_is_told(ask: Ask, spans: Spans) -> None:
+    await ask(router(ScriptedProvider("x")))
+    assert facts(spans()[1])["devsynth.breaker.state"] == "closed"
+
+
+async def test_vectors_tell_how_long_they_are(spans: Spans) -> None:
+    await router(ScriptedProvider("x")).embed("a")
+    assert [facts(span)["gen_ai.embeddings.dimension.count"] for span in spans()] == [2, 2]
+
+
+@pytest.mark.loads_litellm
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_id_of_an_answer_and_how_it_was_sent_are_told(
+    server: Loopback, spans: Spans, lane: str, streamed: bool
+) -> None:
+    transport: Any = "auto" if lane == "direct" else "litellm"
+    provider = OpenAIProvider("m", base_url=server.url, transport=transport, api_key="k" * 12)
+    await provider.complete(ChatRequest.of("hi", stream=streamed))
+    await provider.aclose()
+    told = facts(spans()[0])
+    assert told["gen_ai.response.id"] == "1"
+    assert told["devsynth.transport"] == ("direct" if lane == "direct" else "litellm")
+    assert (told["server.address"], told["server.port"]) == ("127.0.0.1", int(server.url.split(":")[2].split("/")[0]))
+
+
+async def test_the_newer_dialect_says_error_where_a_finish_was_to_come(spans: Spans, newer: None) -> None:
+    with pytest.raises(StreamInterrupted):
+        async for _ in router(ScriptedProvider(("a", ProviderUnavailable("cut")))).generate_stream("hi", top_k=40):
+            pass
+    attempt = spans()[1]
+    assert facts(attempt)["gen_ai.response.finish_reasons"] == ("error",)
+    assert facts(attempt)["gen_ai.request.top_k"] == 40
+    assert facts(attempt)["devsynth.stream.interrupted"] is True
+
+
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if the process had begun with the newer names."""
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
+    semconv.dialect.cache_clear()
+    yield
+    semconv.dialect.cache_clear()

@@ -28,6 +28,7 @@ from .helpers import PRICED
         ({"seed": "a"}, "seed must be a whole number"),
         ({"max_cost_usd": "0.1"}, "max_cost_usd must be a number from 0 on"),
         ({"task": ["a"]}, "task must be text"),
+        ({"project": "\ud800"}, "project holds a lone surrogate"),
         ({"messages": "hi"}, "messages is a list of messages"),
         ({"messages": [1]}, "a message is a Message, or a mapping"),
         ({"messages": [{}]}, "a message is a Message, or a mapping"),

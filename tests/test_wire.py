@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import gzip
 import json
@@ -31,6 +32,7 @@ from devsynth_providers import (
     ProviderError,
     ProviderPort,
     ProviderUnavailable,
+    StreamInterrupted,
     SyncRouter,
     Tls,
     Usage,
@@ -237,6 +239,20 @@ class TestAnswers:
 
 
 class TestConnections:
+    @pytest.mark.parametrize("how", ["reset", "close", ""])
+    async def test_of_one_that_ends_nobody_complains_later(self, server: Loopback, how: str) -> None:
+        complaints: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+        server.script(*[sse(delta("half an ", role="assistant"), then=how) if how else stream("a") for _ in range(3)])
+        async with provider(server, retry_attempts=1) as one:
+            for _ in range(3):
+                with contextlib.suppress(StreamInterrupted):
+                    assert [piece async for piece in one.generate_stream("hi")] == ["a"]
+        for _ in range(3):
+            await asyncio.sleep(0.02)
+            gc.collect()
+        assert complaints == []
+
     @pytest.fixture
     def server(self) -> Iterator[Loopback]:
         with Loopback(keep_alive=True) as loopback:

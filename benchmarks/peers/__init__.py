@@ -97,6 +97,22 @@ BESIDE = (
     Way(UNIFIED + SPANS, "ours:Beside", settings=(("traced", True),), chunk_s=SLOW_S),
 )
 """A router over LiteLLM's calls and those calls alone, each pair in one process."""
+STATES = ("no SDK", "sampled out", "spans", "spans and metrics")
+"""What an application may have set up, each in a process of its own."""
+OURS, OURS_BARE = "Router, direct lane", "Router, without a wire"
+_PEERS = (
+    (OURS_BARE, "instrumented:OursBare", HERE),
+    (OURS, "instrumented:Ours", HERE),
+    ("LiteLLM's OpenTelemetry callback", "instrumented:LiteLlm", HERE),
+    ("pydantic-ai's InstrumentedModel", "instrumented:PydanticAi", "telemetry"),
+    ("OpenInference over the openai SDK", "instrumented:OpenInference", "telemetry"),
+)
+INSTRUMENTED = tuple(
+    Way(f"{name}: {state}", home, environment, ("openai",), (("state", state),), SLOW_S)
+    for name, home, environment in _PEERS
+    for state in STATES
+)
+"""Calls with and without telemetry, each pair in one process."""
 INSIDE = (
     Way("without an SDK", "ours:Inside", wires=("openai",), settings=(("traced", False),)),
     Way("with an SDK", "ours:Inside", wires=("openai",), settings=(("traced", True),)),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import sys
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from ..errors import BudgetExceeded, ConfigurationError, DevSynthError, InvalidR
 from .ask import Question, ask, described
 from .batch import batch_command
 from .cache import cache_app
-from .leaving import INTERRUPTED, drop_output, leaving_well
+from .leaving import INTERRUPTED, drop_output, leaving_well, of_system
 from .ledger import ledger_app
 from .looking import doctor_command, models_command
 from .policies import policy_app
@@ -153,6 +154,7 @@ def run() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to lose an answer
+    _show_warnings()
     try:
         app()
         sys.stdout.flush()
@@ -165,12 +167,19 @@ def run() -> int:
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
     except OSError as error:
         drop_output()
-        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {of_system(error)}", file=sys.stderr)
         return 3
     except Exception as error:  # noqa: BLE001 - a bug: said in one line, and where it happened, not as a traceback
         print(f"error: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _show_warnings() -> None:
+    """The library says nothing by itself; whoever uses the command line wants its warnings."""
+    log = logging.getLogger("devsynth_providers")
+    if logging.lastResort is not None and logging.lastResort not in log.handlers:
+        log.addHandler(logging.lastResort)
 
 
 def _text(prompt: str | None) -> str:

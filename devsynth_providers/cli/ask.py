@@ -20,6 +20,8 @@ from .table import counted
 
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """Where one of these is set, spans are sent there."""
+METRICS_VARIABLES = ("OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
+"""Where one of these is set, metrics are sent too: what takes spans alone, as Jaeger, would complain about them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,7 @@ async def ask(question: Question) -> None:
     """Stream the answer; raises what the router raises."""
     aside = Console(stderr=True, quiet=question.quiet or question.as_json, highlight=False, emoji=False)
     spans = SpanTree() if question.trace else None
-    if any(name in os.environ for name in OTLP_VARIABLES):
-        telemetry.configure()
+    send_telemetry()
     if spans is not None:
         telemetry.configure(exporter=spans)
     request = ChatRequest.of(question.text, stream=True, **_given(question.options))
@@ -67,6 +68,12 @@ async def ask(question: Question) -> None:
         Console(stderr=True, highlight=False, emoji=False).print(
             f"\n{spans}", style="dim", markup=False, soft_wrap=True
         )
+
+
+def send_telemetry() -> None:
+    """Send spans, and metrics, where the environment says so."""
+    if any(name in os.environ for name in OTLP_VARIABLES):
+        telemetry.configure(metrics=any(name in os.environ for name in METRICS_VARIABLES))
 
 
 def summary(response: Response) -> str:

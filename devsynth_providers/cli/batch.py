@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .. import telemetry
 from ..bulk import AT_ONCE, in_order
 from ..errors import DevSynthError, InvalidRequest
 from ..router import Router
 from ..types import Response, total_cost
 from .answers import Answers, Record
-from .ask import OTLP_VARIABLES
+from .ask import send_telemetry
 from .leaving import failure, leaving_well
 from .questions import Question, Questions
 from .standing import Standing
@@ -105,8 +103,7 @@ async def _ask(router: Router, questions: Questions, answers: Answers, standing:
         answers.append(record)  # as soon as there is an answer: a kill must not find it paid for and unwritten
         standing.note(record)
 
-    if any(name in os.environ for name in OTLP_VARIABLES):
-        telemetry.configure()
+    send_telemetry()
     still = (each for each in questions if standing.wants(each.line, retry_failed=wanted.retry_failed))
     async with router:
         async for _ in in_order(ask, still, at_once=wanted.at_once):

@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigurationError, InvalidRequest
-from ..stores.cache_upkeep import Kept, Looked, Old, clear, entries, key_of, look, old, prune
+from ..stores.cache_reader import Kept, Looked, entries, key_of, look
+from ..stores.cache_upkeep import Old, clear, old, prune
 from ..stores.ledger_file import moment
 from ..stores.places import default_cache
 from ..stores.secret import default_key

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ..doctor.examine import Examination, examine
 from ..doctor.finding import Finding, Level
-from ..providers import failures
+from ..scrubbing import scrub
 from .table import room, wrapped
 
 _COLOURS: dict[Level, str] = {"ok": "green", "warning": "yellow", "broken": "red"}
@@ -63,11 +63,6 @@ def _counts(found: Sequence[Finding]) -> dict[Level, int]:
 
 def _clean(finding: Finding) -> Finding:
     secrets = [value for name, value in os.environ.items() if _SECRET.search(name.upper())]
-    subject, message, advice = (
-        failures.scrub(text, secrets) for text in (finding.subject, finding.message, finding.advice)
-    )
-    facts = {
-        name: failures.scrub(value, secrets) if isinstance(value, str) else value
-        for name, value in finding.facts.items()
-    }
+    subject, message, advice = (scrub(text, secrets) for text in (finding.subject, finding.message, finding.advice))
+    facts = {name: scrub(value, secrets) if isinstance(value, str) else value for name, value in finding.facts.items()}
     return Finding(finding.section, finding.level, subject, message, advice, facts)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -46,7 +46,11 @@ def _told(as_json: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         _write({"error": "interrupted", "message": "interrupted", "attempts": []}, as_json)
         raise
-    except (OSError, typer.Exit):
+    except (BrokenPipeError, typer.Exit):
+        raise
+    except OSError as error:
+        with suppress(OSError):  # it may be the output that can not be written
+            _write({"error": "system", "message": of_system(error), "attempts": []}, as_json)
         raise
     except Exception as error:
         _write({"error": "bug", "message": f"{type(error).__name__}: {error}", "attempts": []}, as_json)
@@ -56,6 +60,11 @@ def _told(as_json: bool) -> Iterator[None]:
 def _write(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(told, ensure_ascii=False), flush=True)
+
+
+def of_system(error: OSError) -> str:
+    """What the system has refused, and of which file."""
+    return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
 
 
 def failure(error: DevSynthError) -> dict[str, Any]:

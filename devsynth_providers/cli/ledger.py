@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -24,13 +26,44 @@ from .table import counted, dollars, drawn, entries_of, for_sheets, printable, r
 ledger_app = typer.Typer(help="Look after the ledger, where each attempt stands with its cost.", no_args_is_help=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON object, for programs.")]
-ProjectOption = Annotated[str | None, typer.Option(help="Only entries of this project.")]
-RoleOption = Annotated[str | None, typer.Option(help="Only entries of this role.")]
-TaskOption = Annotated[str | None, typer.Option(help="Only entries of this task.")]
-RuleOption = Annotated[str | None, typer.Option(help="Only entries of this rule.")]
-ModelOption = Annotated[str | None, typer.Option(help="Only entries of this model.")]
-CallOption = Annotated[str | None, typer.Option(help="Only entries of this call, by its id.")]
-FailedOption = Annotated[bool, typer.Option("--failed", help="Only attempts that failed.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which entries, as the command line says it: each field is an option."""
+
+    since: SinceOption = None
+    until: UntilOption = None
+    project: Annotated[str | None, typer.Option(help="Only entries of this project.")] = None
+    role: Annotated[str | None, typer.Option(help="Only entries of this role.")] = None
+    task: Annotated[str | None, typer.Option(help="Only entries of this task.")] = None
+    rule: Annotated[str | None, typer.Option(help="Only entries of this rule.")] = None
+    model: Annotated[str | None, typer.Option(help="Only entries of this model.")] = None
+    call: Annotated[str | None, typer.Option(help="Only entries of this call, by its id.")] = None
+    failed: Annotated[bool, typer.Option("--failed", help="Only attempts that failed.")] = False
+
+    def wanted(self) -> Wanted:
+        begin, end = between(self.since, self.until)
+        given = ((column, getattr(self, column)) for column in ("project", "role", "task", "rule", "model", "call"))
+        having = tuple((column, value) for column, value in given if value is not None)
+        return Wanted(since=begin, until=end, having=having, failed=self.failed)
+
+
+def choosing(command: Callable[..., None]) -> Callable[..., None]:
+    """*command* with the options of ``Which`` in the place of its parameter *which*."""
+    options = inspect.signature(Which, eval_str=True).parameters
+
+    def run(**said: Any) -> None:
+        which = Which(**{name: said.pop(name) for name in options})
+        command(which=which, **said)
+
+    own = inspect.signature(command, eval_str=True).parameters
+    parameters = [each for name in own for each in (options.values() if name == "which" else [own[name]])]
+    named = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    run.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in named}
+    run.__doc__ = command.__doc__
+    return run
 
 
 class Lines(StrEnum):
@@ -41,17 +74,10 @@ class Lines(StrEnum):
 
 
 @ledger_app.command("show")
+@choosing
 def show_command(
+    which: Which,
     ledger: LedgerOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    project: ProjectOption = None,
-    role: RoleOption = None,
-    task: TaskOption = None,
-    rule: RuleOption = None,
-    model: ModelOption = None,
-    call: CallOption = None,
-    failed: FailedOption = False,
     limit: Annotated[int, typer.Option(help="How many entries.", min=1)] = 20,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,8 +86,7 @@ def show_command(
     Exit codes: 0 done, 2 wrong usage, 3 there is no ledger, or it can not be read.
     """
     with leaving_well(as_json=as_json):
-        having = {"project": project, "role": role, "task": task, "rule": rule, "model": model, "call": call}
-        wanted = _wanted(since, until, having, failed)
+        wanted = which.wanted()
         with read_ledger(ledger) as reader:
             entries = list(reader.entries(wanted, latest=limit))
         if as_json:
@@ -71,16 +96,10 @@ def show_command(
 
 
 @ledger_app.command("export")
+@choosing
 def export_command(
+    which: Which,
     ledger: LedgerOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    project: ProjectOption = None,
-    role: RoleOption = None,
-    task: TaskOption = None,
-    rule: RuleOption = None,
-    model: ModelOption = None,
-    failed: FailedOption = False,
     form: Annotated[Lines, typer.Option("--format", help="CSV, or a JSON object in each line.")] = Lines.csv,
     output: Annotated[Path | None, typer.Option(help="Write it into this file.")] = None,
 ) -> None:
@@ -89,8 +108,7 @@ def export_command(
     Exit codes: 0 done, 2 wrong usage, 3 there is no ledger, or it can not be read.
     """
     with leaving_well():
-        having = {"project": project, "role": role, "task": task, "rule": rule, "model": model}
-        wanted = _wanted(since, until, having, failed)
+        wanted = which.wanted()
         with read_ledger(ledger) as reader, written(output, never=ledger or default_ledger()) as text:
             _WRITERS[form](reader.entries(wanted), text)
 
@@ -142,12 +160,6 @@ def prune_command(
             print(f"removed {entries_of(removed)}")
         elif found.entries or found.hits:
             print("nothing is removed yet: say --yes")
-
-
-def _wanted(since: str | None, until: str | None, having: dict[str, str | None], failed: bool) -> Wanted:
-    begin, end = between(since, until)
-    given = tuple((column, value) for column, value in having.items() if value is not None)
-    return Wanted(since=begin, until=end, having=given, failed=failed)
 
 
 def _shown(entries: Iterable[dict[str, Any]]) -> list[str]:

@@ -61,6 +61,11 @@ class Circuit:
             return not self._breaker.closed and self._breaker.wait_s(self._clock()) != 0.0
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing is wrong."""
+        return self._breaker.closed
+
+    @property
     def wait_s(self) -> float | None:
         """Seconds until an attempt may be made; ``None`` while one is being made to find out."""
         with self._guard:

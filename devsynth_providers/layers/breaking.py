@@ -84,7 +84,7 @@ class Breaking(Wrapper):
             () if may_take_s == math.inf else sorted({self._enough_s, lost_s}),
         )
         try:
-            with watch:
+            with watch, telemetry.Beside(self._state(leave)):
                 reply = await self.inner.send(request)
         except BaseException as error:
             note(self.circuit.settle(leave, self._of_error(error, time() - started)))
@@ -116,7 +116,14 @@ class Breaking(Wrapper):
             raise refusal
         if leave.probe:
             telemetry.event("breaker.half_open", model=self.model.name, reason=self.circuit.reason)
+            telemetry.count(telemetry.BREAKER_TRANSITIONS, model=self.model.name, state="half_open")
         return leave
+
+    def _state(self, leave: Pass) -> State:
+        """What the circuit is, of which *leave* was got."""
+        if leave.probe:
+            return "half_open"
+        return "closed" if self.circuit.closed else "open"  # but for slowness alone
 
     def _notary(self) -> Callable[[State | None], None]:
         """What notes on the span that is current now where the circuit was led to, also when it no longer is."""
@@ -128,8 +135,10 @@ class Breaking(Wrapper):
                 tell("breaker.open", model=self.model.name, reason=reason, retry_after_s=retry_after_s)
             elif led_to == "closed":
                 tell("breaker.closed", model=self.model.name)
-            if led_to is not None and self._spread is not None:
-                self._spread(self.model, circuit)
+            if led_to is not None:
+                telemetry.count(telemetry.BREAKER_TRANSITIONS, model=self.model.name, state=led_to)
+                if self._spread is not None:
+                    self._spread(self.model, circuit)
 
         return note
 

@@ -56,15 +56,25 @@ class Cached(Wrapper):
         self._cache = cache
         self._keep = keep
         self._conduct = conduct
+        self._missed = ""
+
+    async def kept(self, request: Request) -> Reply | None:
+        """The answer to *request* that is kept, if there is one. ``send`` does not look again for what is not."""
+        if isinstance(request, EmbedRequest) or (key := self._kept_at(request)) is None:
+            return None
+        if (kept := await self._replayed(_scope(request), key)) is None:
+            self._missed = key
+        return kept
 
     @override
     async def send(self, request: Request) -> Reply:
         if isinstance(request, EmbedRequest):
             return await self._embedded(request)
-        key, scope = self._key(request), _scope(request)
-        if key is None or (request.sampled and not self._keep.sampled):
+        key, scope = self._kept_at(request), _scope(request)
+        if key is None:
             return await self.inner.send(request)
-        if (kept := await self._replayed(scope, key)) is not None:
+        missed, self._missed = self._missed, ""
+        if key != missed and (kept := await self._replayed(scope, key)) is not None:
             return kept
         claim = await self._claimed(request, scope, key)
         try:
@@ -81,6 +91,10 @@ class Cached(Wrapper):
             claim.done()
 
         return reply.on_finish(keep)
+
+    def _kept_at(self, request: Request) -> str | None:
+        """The key of the answer to *request*; ``None`` if it is not one that is kept."""
+        return None if request.sampled and not self._keep.sampled else self._key(request)
 
     async def _embedded(self, request: EmbedRequest) -> Reply:
         keys = {text: self._key(replace(request, texts=(text,))) for text in request.texts}
@@ -142,7 +156,10 @@ class Cached(Wrapper):
 
     async def _looked_up(self, scope: str, keys: Sequence[str | None]) -> Mapping[str, Any]:
         kept = await self._cache.get_many(scope, [key for key in keys if key is not None])
-        telemetry.event("cache.lookup", model=self.model.name, hits=len(kept), misses=len(keys) - len(kept))
+        hits, model = len(kept), self.model.name
+        telemetry.event("cache.lookup", model=model, hits=hits, misses=len(keys) - hits)
+        telemetry.count(telemetry.CACHE_REQUESTS, hits, model=model, result="hit")
+        telemetry.count(telemetry.CACHE_REQUESTS, len(keys) - hits, model=model, result="miss")
         return kept
 
     async def _replayed(self, scope: str, key: str) -> Reply | None:
@@ -159,6 +176,20 @@ class Cached(Wrapper):
         if isinstance(request, ChatRequest):
             request = replace(request, stream=False)
         return fingerprint(Tenant.of(request), request, [self.model])
+
+
+class Kept(Wrapper):
+    """Look for the answer of *first*, whom *inner* would ask first, before anything else is done: what is kept needs
+    nobody's turn, and no call that others may share."""
+
+    def __init__(self, inner: ProviderPort, first: Cached) -> None:
+        super().__init__(inner)
+        self._first = first
+
+    @override
+    async def send(self, request: Request) -> Reply:
+        kept = await self._first.kept(request)
+        return await self.inner.send(request) if kept is None else kept
 
 
 def _scope(request: Request) -> str:

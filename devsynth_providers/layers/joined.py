@@ -162,8 +162,7 @@ class _Batch(Wrapper):
         own = Chunk(vectors=vectors, finish_reason=answer.finish_reason, usage=usage, model=answer.response_model)
         reply = await Reply.open(heard.model, once(own))
         reply.attempts, reply.usage = heard.attempts, usage
-        reply.cached, reply.degraded = heard.cached, heard.degraded
-        reply.shared = heard.shared and not heard.attempts
+        reply.cached, reply.degraded, reply.shared = heard.cached, heard.degraded, heard.shared
         return reply
 
     def _share(self, usage: Usage, seat: int) -> Usage:

@@ -67,6 +67,7 @@ class Limited(Wrapper):
             in_time = await ticket.called()
             waited_s = clock() - began
             turns.begun(waited_s)
+            telemetry.measure(telemetry.QUEUE_WAIT, waited_s, model=self.model.name)
             if not in_time:
                 raise refusal(model, gate, None, waited_s)
             telemetry.event("limit.waited", limit=gate, wait_s=waited_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import override
 
+from .. import telemetry
 from ..accounts import worst_micros
 from ..errors import BudgetExceeded
 from ..reply import Reply
@@ -36,6 +37,7 @@ class Metered(Wrapper):
         worst, tally = worst_micros(request, self.model), request.call.tally
         if worst is not None and tally.spent_micros + worst <= ceiling_micros:
             return worst
+        telemetry.count(telemetry.BUDGET_REJECTIONS, scope="request")
         if worst is None:
             refusal = BudgetExceeded(f"{self.model.name} has no known price, and the request has a cost ceiling")
         else:

@@ -82,8 +82,10 @@ class Rationed(Wrapper):
                 raise refusal(self.model, name, answer.wait_s)
             await asyncio.sleep(answer.wait_s)
         if waits:
-            turns.begun(clock() - began)
-            telemetry.event("limit.waited", limit=name, wait_s=clock() - began, shared=True)
+            waited_s = clock() - began
+            turns.begun(waited_s)
+            telemetry.measure(telemetry.QUEUE_WAIT, waited_s, model=self.model.name)
+            telemetry.event("limit.waited", limit=name, wait_s=waited_s, shared=True)
         return answer
 
     def _gates(self, request: Request) -> _Gates:

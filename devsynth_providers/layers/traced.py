@@ -22,12 +22,14 @@ class Traced(Wrapper):
     a *book* it stands in the ledger before it is made; one that can not be paid is none.
 
     Usage that the provider did not report is estimated from the text, and marked so: an attempt that may have
-    been billed is never counted as free.
+    been billed is never counted as free. What is asked and answered is in the trace only where *show_content* says
+    so, and the environment too.
     """
 
-    def __init__(self, inner: ProviderPort, book: Book | None = None) -> None:
+    def __init__(self, inner: ProviderPort, book: Book | None = None, *, show_content: bool = False) -> None:
         super().__init__(inner)
         self._book = book
+        self._show_content = show_content
 
     @override
     async def send(self, request: Request) -> Reply:
@@ -36,7 +38,7 @@ class Traced(Wrapper):
             request = request.on(attempt=number)
         reserved = None if self._book is None else await self._reserved(self._book, request)
         started = asyncio.get_running_loop().time()
-        with telemetry.attempt_span(request, self.model) as span:
+        with telemetry.attempt_span(request, self.model, show_content=self._show_content) as span:
             try:
                 reply = await self.inner.send(request)
             except BaseException as error:
@@ -45,7 +47,7 @@ class Traced(Wrapper):
                 if isinstance(error, ProviderError):
                     error.provider, error.model = self.model.provider, self.model.name
                     error.attempts = tally.attempts
-                span.finish(failed, "", error)
+                span.finish(failed, None, error)
                 written = None if reserved is None else reserved.settle(failed)
                 if written is not None and not isinstance(error, asyncio.CancelledError):
                     await written
@@ -56,11 +58,11 @@ class Traced(Wrapper):
             reply.usage = done.usage
             tally.ended(done)
             reply.attempts = tally.attempts
-            span.finish(done, reply.response_model, error)
+            span.finish(done, reply, error)
             return None if reserved is None else reserved.settle(done)
 
         reply.attempts = tally.attempts
-        return reply.since(started).on_finish(finish)
+        return span.paced(reply.since(started)).on_finish(finish)
 
     async def _reserved(self, book: Book, request: Request) -> Reservation | None:
         tally = request.call.tally

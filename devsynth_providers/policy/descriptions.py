@@ -24,6 +24,9 @@ DESCRIPTIONS = {
     "rule prefers the fastest. Default: 0.05.",
     "Policy.limits": "What is sent at most, by the names of providers and of models; both hold.",
     "Policy.budgets": "What may be spent in a span of time.",
+    "Policy.telemetry": "What traces may show.",
+    "Telemetry.content": "Whether prompts and answers may be shown on spans, where the environment wants it, too "
+    "(OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT). Default: false.",
     "Policy.tests": "Requests, and what is to be decided of them. Not inherited.",
     "Model.provider": "Who serves it: openai, anthropic, lmstudio, local, litellm, stub, a registered name, or the "
     "dotted path of a class.",
@@ -40,6 +43,8 @@ DESCRIPTIONS = {
     "Model.latency": "How fast it is, until it is measured.",
     "Model.tags": "Words of your own; tag:WORD among the models of a rule stands for all that have it.",
     "Model.transport": "`auto` (the default) sends with our own wire where that is proved; `litellm` has LiteLLM send.",
+    "Model.propagate": "Whether its server is told which trace asks (traceparent). Default: LM Studio, this machine "
+    "and private addresses are told, nobody else.",
     "Price.input_usd_per_1m": "USD for a million tokens of the prompt.",
     "Price.output_usd_per_1m": "USD for a million tokens of the answer.",
     "Price.cached_input_usd_per_1m": "USD for a million tokens of the prompt that were cached. Default: as input.",

@@ -6,19 +6,22 @@ No I/O, no clock, no randomness. What it returns is what ``explain`` prints and 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import MinLen
 
 from ..errors import AccessDenied, NoModelFits
 from ..types import STRICT, Limits, Model, Plan, Retry, Share, Timeouts
+from .coding import encoded
 from .facts import Conditions, Facts
 from .judgement import Entry, judge
 from .order import ordered
 from .rules import Name, Rule
-from .sections import Access, Assume, Budget, Example, RateLimits
+from .sections import Access, Assume, Budget, Example, RateLimits, Telemetry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,13 @@ class Policy:
     explore: Share = 0.05
     limits: Mapping[Name, RateLimits] = field(default_factory=dict)
     budgets: tuple[Budget, ...] = ()
+    telemetry: Telemetry = Telemetry()
     tests: tuple[Example, ...] = ()
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The same for equal policies, in every process; traces tell by it which version has decided."""
+        return sha256(json.dumps(encoded(self), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def has_accounts(self) -> bool:

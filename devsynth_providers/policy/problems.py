@@ -125,9 +125,9 @@ class _Telling:
             in_list = path and isinstance(path[-1], int)
             return number and (f"write {number}" if in_list else f"write {name}: {number}")
         if isinstance(seen, int | float) and code == "less_than_equal":
-            if facts["le"] == 1:
-                return units.from_percent(name, seen)
-            return units.from_milliseconds(name, seen) if name.endswith("_s") else None
+            if name.endswith("_s"):
+                return units.from_milliseconds(name, seen)
+            return units.from_percent(name, seen) if facts["le"] == 1 else None
         if isinstance(seen, bool) and code in ("string_type", "tuple_type", "literal_error"):
             return "YAML reads yes, no, on and off as true and false: a word like that is put in quotes"
         if isinstance(seen, int | float) and code == "string_type":

@@ -88,6 +88,15 @@ class Assume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """What traces may show: prompts and answers only with *content*, and where the environment wants them too."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    content: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
     """What a test wants decided. What is not said may be anything. *models* are those that are asked, in their order;
     *rejected* those that must not be among them; *fails* is the name of an error in place of a decision."""

@@ -23,12 +23,12 @@ from ..layers.traced import Traced
 from ..layers.wrapper import Wrapper
 from ..port import ProviderPort
 from ..reply import Reply
+from ..scrubbing import scrub
 from ..types import Identity, Model, Network, Request, Retry, Timeouts, Transport
 from ._litellm.dialects import Dialect
 from ._litellm.direct import Direct
 from ._litellm.lanes import Lanes
 from ._litellm.unified import Unified
-from .failures import scrub
 from .listing import Listing, ask_listing
 from .network import network_from
 from .wire import Wire

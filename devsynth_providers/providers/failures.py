@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from ..errors import (
     AuthenticationError,
@@ -22,10 +22,10 @@ from ..errors import (
     RateLimitError,
     RequestRejected,
 )
+from ..scrubbing import LONGEST_MESSAGE, scrub
 from ..types import Model
 from .wire import Answer
 
-LONGEST_MESSAGE = 400
 LONGEST_S = 86_400.0
 """Whoever wants to be left alone for longer than a day is not believed."""
 _MAX_BYTES = 64 * 1024
@@ -54,9 +54,6 @@ _BY_CODE: dict[str, type[ProviderError]] = {
 }
 """What these codes mean, whatever the status that they come with."""
 _FILTER_CODES = frozenset(("content_filter", "content_policy_violation", "responsibleaipolicyviolation"))
-_KEYS = re.compile(
-    r"\b(?:sk|pk|gsk|xai|hf|key)[-_][A-Za-z0-9_\-]{8,}|AIza[A-Za-z0-9_\-]{10,}|(?i:bearer)\s+[A-Za-z0-9._\-]{8,}"
-)
 
 _BY_STATUS: dict[int, type[ProviderError]] = {
     401: AuthenticationError,
@@ -144,9 +141,9 @@ def failure(
     return error
 
 
-async def refuse(answer: Answer, model: Model, secrets: Sequence[str]) -> NoReturn:
-    """Raise what *answer*, which has a status of failure, means."""
-    raise of(answer, await answer.beginning(_MAX_BYTES, _BEGINNING_S), model, secrets)
+async def refusal(answer: Answer, model: Model, secrets: Sequence[str]) -> ProviderError:
+    """What *answer*, which has a status of failure, means. To be raised by whoever has no key among its variables."""
+    return of(answer, await answer.beginning(_MAX_BYTES, _BEGINNING_S), model, secrets)
 
 
 def of(answer: Answer, body: bytes, model: Model, secrets: Sequence[str]) -> ProviderError:
@@ -194,15 +191,6 @@ def inner(data: Any) -> Told | None:
 def _telling(code: str) -> bool:
     """Whether *code* alone says what an error is."""
     return kind(None, code, "") is not None
-
-
-def scrub(text: str, secrets: Sequence[str] = ()) -> str:
-    """*text* without keys, those in *secrets* and whatever looks like one, and no longer than a message should be."""
-    for secret in secrets:
-        if len(secret) >= 8:
-            text = text.replace(secret, "[key]")
-    text = _KEYS.sub("[key]", text)
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import MalformedResponse, ProviderError, ProviderTimeout
 from ..types import Model
 from . import failures
-from .wire import Answer, Wire
+from .wire import Answer, Headers, Wire
 
 MAX_LISTING_BYTES = 8 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
@@ -44,7 +44,7 @@ async def ask_listing(
     answer = None
     try:
         async with asyncio.timeout(timeout_s):
-            answer = await wire.send("GET", url, {"accept": "application/json", **headers})
+            answer = await wire.send("GET", url, Headers(headers, accept="application/json"))
             names = await _names(answer, model, secrets)
     except TimeoutError:
         raise ProviderTimeout(f"no answer within {timeout_s:g} s", provider=model.provider, model=model.name) from None

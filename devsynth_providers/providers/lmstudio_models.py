@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ..errors import MalformedResponse, ModelNotFound, ProviderError, ProviderTimeout, RequestRejected
 from ..types import Model
 from . import failures
-from .wire import Wire
+from .wire import Headers, Wire
 
 LISTING_S = 2.0
 """How long a listing may take: longer, and it is not worth waiting for."""
@@ -54,7 +54,7 @@ async def list_models(wire: Wire, base_url: str, api_key: str) -> tuple[LMStudio
     ``LISTING_S`` seconds is a list of models. What is wrong with a single model leaves out that model, or that fact.
     """
     root = base_url.removesuffix("/v1")
-    headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
+    headers = Headers(Authorization=f"Bearer {api_key}", Accept="application/json")
     problems: list[ProviderError] = []
     try:
         async with asyncio.timeout(LISTING_S):

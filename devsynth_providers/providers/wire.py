@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from typing_extensions import override
+
 from ..errors import ConfigurationError, MalformedResponse, ProviderError, ProviderTimeout, ProviderUnavailable
 from ..types import Network, Tls
 from . import sessions
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
 CLOSED = "closed"
 """The ``code`` of errors of calls that were under way when their provider was closed."""
 _EVENT_TYPES = frozenset(("", "text/event-stream", "text/plain", "application/octet-stream"))
+
+
+class Headers(dict[str, str]):
+    """Headers of a request, which do not show what is in them: a key is, and errors are shown with variables."""
+
+    @override
+    def __repr__(self) -> str:
+        return f"<{', '.join(self)}>"
 
 
 class Answer:
@@ -202,7 +212,9 @@ def _hear_of_its_end(response: aiohttp.ClientResponse) -> None:
     if protocol is None or content.is_eof():
         return
 
-    def closed(_: object = None) -> None:
+    def closed(end: asyncio.Future[None] | None = None) -> None:
+        if end is not None:
+            _heard(end)
         error = protocol.exception()
         if error is not None and not content.is_eof() and content.exception() is None:
             content.set_exception(error)
@@ -213,10 +225,17 @@ def _hear_of_its_end(response: aiohttp.ClientResponse) -> None:
         return
 
     def read() -> None:  # the connection goes on to the next
-        end.remove_done_callback(closed)
+        for callback in (closed, _heard):
+            end.remove_done_callback(callback)
+        end.add_done_callback(_heard)  # however it ends: of a future that nobody asks, asyncio complains
 
     end.add_done_callback(closed)
     content.on_eof(read)
+
+
+def _heard(end: asyncio.Future[None]) -> None:
+    if not end.cancelled():
+        end.exception()
 
 
 async def _told(work: Any, session: aiohttp.ClientSession) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ LOCKED_S = 5.0
 @contextmanager
 def opened(file: Path, mode: Literal["ro", "rw"]) -> Iterator[sqlite3.Connection]:
     """A connection to the ledger in *file*, which is there and of this version."""
+    if server := re.match(r"(?:redis|valkey)s?:/", str(file)):
+        raise ConfigurationError(f"a ledger on a server ({server[0]}/…) can not be read here, only one in a file")
     if not file.exists():
         raise ConfigurationError(
             f"there is no ledger at {file}: a router writes one where its policy has budgets, or where it is made with "

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
+from ..errors import ConfigurationError
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """
@@ -74,3 +79,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
 )
+
+
+def bring_up_to_date(database: sqlite3.Connection, file: Path) -> None:
+    """Carry out the steps that *file* lacks, in one transaction; refuse one that a newer version has made."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise ConfigurationError(
+                f"the ledger {file} is of version {version}, from a newer devsynth_providers; this one knows "
+                f"{len(MIGRATIONS)}: update it, or name another file"
+            )
+        if version and not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone():
+            raise ConfigurationError(f"{file} is not a ledger, but another's: name another file")
+        for step in MIGRATIONS[version:]:
+            for statement in step:
+                database.execute(statement)
+        database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")

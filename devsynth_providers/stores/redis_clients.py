@@ -58,7 +58,10 @@ class Clients:
                     return await work(await self._here())
                 except (self._redis.ConnectionError, self._redis.TimeoutError):
                     return await work(await self._here())  # over the connection that broke, which connects anew
-        except (self._redis.RedisError, OSError) as error:  # the deadline's error is one of the system's
+                except self._redis.ReadOnlyError:  # it was the master: whoever is now has the same name, or will
+                    await (await self._here()).connection_pool.disconnect(inuse_connections=False)
+                    return await work(await self._here())
+        except (self._redis.RedisError, OSError, UnicodeEncodeError) as error:  # the deadline's is one of the system's
             why = self._scrubbed(str(error)) or f"no answer within {WITHIN_S:g} s"
         raise self._failure(f"{self._what} {self.name} can not be used: {why}")
 

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,12 +17,14 @@ from .entries import Entry, Hit, Outcome, Purse, Reserved, Spent
 from .hits import Hits
 from .process import elsewhere, gone, identity
 from .redis_clients import Clients
-from .redis_scripts import HITS, RECOVER, RESERVE, SETTLE
+from .redis_scripts import HITS, RECOVER, RESERVE, SETTLE, VOID
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 T = TypeVar("T")
+_Said = tuple[str, list[str], list[Any]]
+"""A script, its keys and its arguments, which may be said twice."""
 
 LARGEST_MICROS = 2**53 - 1
 """What is more is not exact in Lua, and refused: some nine billion dollars."""
@@ -30,6 +32,10 @@ DAY_S = 86_400.0
 BALANCES_KEPT_S = 100 * DAY_S
 """Since something was last taken from them: long after any period has ended, a month at most. Totals never go."""
 KEEPS_ALL = "noeviction"
+AT_ONCE = 500
+"""Entries that one script takes: the server does nothing else meanwhile."""
+OWED, PAID_BACK = 10_000, 20
+"""What could not be said while the server was away: how much of it is kept in mind, and said by one who comes."""
 
 
 class RedisLedger:
@@ -39,7 +45,8 @@ class RedisLedger:
     left reserved is counted as spent in full once its lease is over and the process has ended, as far as one can know
     of a process of another host; that is done at the first use, and by ``recover``. What is acknowledged outlives the
     server as it is set up to (``appendonly yes``, ``appendfsync always``); one that forgets keys when it is full is
-    refused.
+    refused. Where nobody knows whether something has been reserved, the answer being lost, it is not: it is given back
+    when the server is next there, and what could not be settled is settled then.
 
     Entries are kept for *kept_s* after their end. All keys begin with ``{prefix}``: a cluster keeps them together. Any
     thread and event loop may use it; a child that was forked has connections of its own. *clock* tells the time of day,
@@ -62,43 +69,47 @@ class RedisLedger:
         self._kept_s = int(kept_s)
         self._clock = clock
         self._clients = Clients(url)
-        self._left: dict[tuple[str, int], asyncio.Future[str]] = {}
-        """What was asked for by those who were cancelled meanwhile, until it is answered."""
         self._hits = Hits()
         self._counting: asyncio.Task[None] | None = None
+        self._under_way = set[asyncio.Task[Any]]()
+        self._owed: dict[str, _Said] = {}  # by its token
         self._begun_in = 0
         self._pid = os.getpid()
         self._process = identity()
 
     async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
         self._exact(entry.worst_micros, *(abs(purse.limit_micros) for purse in purses))
-        keys = [self._entry(entry.call, entry.attempt), self._reserved, *map(self._balance, purses)]
+        token, key = secrets.token_hex(8), self._entry(entry.call, entry.attempt)
+        keys = [key, self._reserved, self._voided(token), *map(self._balance, purses)]
         fields = self._fields(entry, purses)
         first = 7 + 3 * len(purses)
         kept_s = self._kept_s + int(min(entry.lease_s, BALANCES_KEPT_S))
-        arguments = [secrets.token_hex(8), fields["until"], entry.worst_micros, kept_s, int(BALANCES_KEPT_S), first]
+        arguments = [token, fields["until"], entry.worst_micros, kept_s, int(BALANCES_KEPT_S), first]
         for purse in purses:
             arguments += [purse.limit_micros, int(purse.binding), int(purse.period == "total")]
         arguments += [each for pair in fields.items() for each in pair]
-        asked = asyncio.ensure_future(self._said(RESERVE, keys, arguments))
         try:
-            said, *numbers = (await asyncio.shield(asked)).split()
-        except asyncio.CancelledError:  # it may be done yet: whoever settles it waits for that
-            self._left[entry.call, entry.attempt] = asked
-            asked.add_done_callback(lambda _: self._left.pop((entry.call, entry.attempt), None))
+            said, *numbers = (await self._said(RESERVE, keys, arguments)).split()
+        except BaseException:  # it may have been done, or may yet be
+            self._owe(token, (VOID, [self._voided(token), key, self._reserved], [token]))
             raise
         told = tuple(Spent(purses[int(at) - 1], int(spent)) for at, spent in zip(*[iter(numbers)] * 2, strict=True))
         if said == "reserved":
             return Reserved(over=told)
         if said == "refused":
             return Reserved(refused=told[0])
-        why = {"there": "this attempt is there already", "large": "a balance would be too large to be exact"}
+        why = {
+            "there": "this attempt is there already",
+            "void": "this came too late",
+            "large": "a balance would be too large to be exact",
+        }
         raise LedgerUnavailable(f"the ledger {self._clients.name} can not be used: {why[said]}")
 
-    async def settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
+    def settle(self, call: str, attempt: int, outcome: Outcome) -> Awaitable[bool]:
+        return asyncio.shield(self._begun(self._settled(call, attempt, outcome)))
+
+    async def _settled(self, call: str, attempt: int, outcome: Outcome) -> bool:
         self._exact(outcome.cost_micros or 0)
-        if (asked := self._left.get((call, attempt))) is not None:
-            await asyncio.gather(asked, return_exceptions=True)
         usage = outcome.usage
         fields = {
             "state": "estimated" if outcome.basis in ("estimated", "unknown") else "settled",
@@ -115,15 +126,20 @@ class RedisLedger:
             "finish_reason": outcome.finish_reason,
         }
         cost = "" if outcome.cost_micros is None else outcome.cost_micros
-        arguments: list[Any] = [secrets.token_hex(8), cost, self._kept_s]
+        token, keys = secrets.token_hex(8), [self._entry(call, attempt), self._reserved]
+        arguments: list[Any] = [token, cost, self._kept_s]
         arguments += [each for pair in fields.items() if pair[1] is not None for each in pair]
-        return bool(await self._said(SETTLE, [self._entry(call, attempt), self._reserved], arguments))
+        try:
+            return bool(await self._said(SETTLE, keys, arguments))
+        except BaseException:
+            self._owe(token, (SETTLE, keys, arguments))
+            raise
 
     def hit(self, hit: Hit) -> None:
         self._hits.add(self._clock(), hit)
-        loop, counting = asyncio.get_running_loop(), self._counting
-        if counting is None or counting.done() or counting.get_loop() is not loop:
-            self._counting = loop.create_task(self._count_hits())
+        counting = self._counting
+        if counting is None or counting.done() or counting.get_loop() is not asyncio.get_running_loop():
+            self._counting = self._begun(self._count_hits())
 
     async def spent_micros(self, purse: Purse) -> int:
         return int(await self._done(lambda client: client.get(self._balance(purse))) or 0)
@@ -133,11 +149,20 @@ class RedisLedger:
         return await self._done(self._recover)
 
     async def aclose(self) -> None:
-        await asyncio.gather(*self._left.values(), return_exceptions=True)
-        counting = self._counting
-        if counting is not None and counting.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait([counting])
+        loop = asyncio.get_running_loop()
+        if mine := [task for task in self._under_way if task.get_loop() is loop]:
+            await asyncio.wait(mine)
+        with suppress(LedgerUnavailable, ConfigurationError):
+            while self._owed:
+                await self._done(lambda _: asyncio.sleep(0))
         await self._clients.aclose()
+
+    def _begun(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """*work*, which goes on where nobody waits for it; ``aclose`` does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
 
     async def _count_hits(self) -> None:
         """Until there are none, also of those that come meanwhile."""
@@ -160,6 +185,7 @@ class RedisLedger:
             if self._begun_in != os.getpid():
                 await self._begin(client)
                 self._begun_in = os.getpid()
+            await self._pay_back(client)
             return await work(client)
 
         return await self._clients.done(begun)
@@ -185,10 +211,31 @@ class RedisLedger:
             for entry in due:
                 asking.hget(entry, "process")
             processes = await asking.execute()
-        ended = {entry: why for entry, process in zip(due, processes, strict=True) if (why := _ended(process))}
-        if not ended:
-            return 0
-        return int(await client.register_script(RECOVER)([self._reserved, *ended], [now, *ended.values()]))
+        ended = [(entry, why) for entry, process in zip(due, processes, strict=True) if (why := _ended(process))]
+        script, recovered = client.register_script(RECOVER), 0
+        for first in range(0, len(ended), AT_ONCE):
+            entries, reasons = zip(*ended[first : first + AT_ONCE], strict=True)
+            recovered += int(await script([self._reserved, *entries], [now, *reasons]))
+        return recovered
+
+    def _owe(self, token: str, said: _Said) -> None:
+        if len(self._owed) < OWED:
+            self._owed[token] = said
+
+    async def _pay_back(self, client: Redis) -> None:
+        """Give back what was wanted when nobody answered, and settle what could not be settled."""
+        for token in list(self._owed)[:PAID_BACK]:
+            if (said := self._owed.pop(token, None)) is None:
+                continue  # another does it
+            script, keys, arguments = said
+            try:
+                await client.register_script(script)(keys, arguments)
+            except UnicodeEncodeError:
+                continue  # nobody ever can say it
+            except BaseException as error:
+                self._owed[token] = said
+                if not isinstance(error, self._clients.refusal):  # its memory is full, for one: others may read
+                    raise
 
     def _fields(self, entry: Entry, purses: Sequence[Purse]) -> dict[str, Any]:
         now = self._clock()
@@ -218,6 +265,9 @@ class RedisLedger:
 
     def _entry(self, call: str, attempt: int) -> str:
         return f"{self._prefix}:entry:{call}:{attempt}"
+
+    def _voided(self, token: str) -> str:
+        return f"{self._prefix}:void:{token}"
 
     def _balance(self, purse: Purse) -> str:
         return f"{self._prefix}:balance:{len(purse.period)}:{purse.period}:{purse.account}"  # no two have one name

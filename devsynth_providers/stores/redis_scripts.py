@@ -7,16 +7,18 @@ change carries the token of who asked for it: what is asked again, its answer be
 from __future__ import annotations
 
 RESERVE = """
--- KEYS: the entry, the index of what is reserved, the balances
+-- KEYS: the entry, the index of what is reserved, the mark of what is void, the balances
 -- ARGV: token, until, worst case, seconds to keep the entry, seconds to keep balances, where fields begin;
 --       for each balance its limit, 1 if that is binding, 1 if it is kept for ever; then the entry's fields
 local told = redis.call('HMGET', KEYS[1], 'asked', 'told', 'state')
 if told[3] then
   return told[1] == ARGV[1] and told[2] or 'there'
+elseif redis.call('EXISTS', KEYS[3]) == 1 then
+  return 'void'
 end
 local worst, first, after, answer = tonumber(ARGV[3]), tonumber(ARGV[6]), {}, 'reserved'
-for number = 1, #KEYS - 2 do
-  local key, at = KEYS[number + 2], 4 + 3 * number
+for number = 1, #KEYS - 3 do
+  local key, at = KEYS[number + 3], 4 + 3 * number
   local spent, limit = after[key] or tonumber(redis.call('GET', key) or 0), tonumber(ARGV[at])
   after[key] = spent + worst
   if after[key] > limit and ARGV[at + 1] == '1' then
@@ -30,10 +32,10 @@ end
 redis.call('ZADD', KEYS[2], ARGV[2], KEYS[1])
 redis.call('HSET', KEYS[1], 'asked', ARGV[1], 'told', answer, unpack(ARGV, first))
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-for number = 1, #KEYS - 2 do
-  redis.call('INCRBY', KEYS[number + 2], ARGV[3])
+for number = 1, #KEYS - 3 do
+  redis.call('INCRBY', KEYS[number + 3], ARGV[3])
   if ARGV[6 + 3 * number] == '0' then
-    redis.call('EXPIRE', KEYS[number + 2], ARGV[5])
+    redis.call('EXPIRE', KEYS[number + 3], ARGV[5])
   end
 end
 return answer
@@ -55,6 +57,22 @@ end
 redis.call('HSET', KEYS[1], 'settled', ARGV[1], 'cost_micros', cost, unpack(ARGV, 4))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('ZREM', KEYS[2], KEYS[1])
+return 1
+"""
+
+VOID = """
+-- KEYS: a mark that this is void, should it still come; the entry, the index of what is reserved; ARGV: token
+redis.call('SET', KEYS[1], 1, 'EX', 600)
+local told = redis.call('HMGET', KEYS[2], 'asked', 'state', 'reserved_micros', 'balances')
+if told[1] == ARGV[1] and told[2] == 'reserved' then
+  for _, balance in ipairs(cjson.decode(told[4])) do
+    if redis.call('EXISTS', balance) == 1 then
+      redis.call('DECRBY', balance, told[3])
+    end
+  end
+  redis.call('DEL', KEYS[2])
+  redis.call('ZREM', KEYS[3], KEYS[2])
+end
 return 1
 """
 

@@ -81,7 +81,7 @@ class RedisShared:
         if now - self._swept_at < SWEEP_S:
             return
         self._swept_at = now
-        held: list[str] = await self._clients.done(lambda client: client.zrange(under_way, 0, -1))
+        held: Any = await self._clients.done(lambda client: client.zrange(under_way, 0, -1))
         if dead := [each for each in held if gone(each.rpartition(":")[0])]:
             await self._clients.done(lambda client: client.zrem(under_way, *dead))
 

@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import ConfigurationError, LedgerUnavailable
+from ..errors import LedgerUnavailable
 from .database import Database
 from .entries import Entry, Hit, Outcome, Purse, Reserved, Spent
 from .hits import Hits
-from .migrations import MIGRATIONS
+from .migrations import bring_up_to_date
 from .process import gone, identity
 from .worker import Busy, Worker, certain
 
@@ -103,7 +103,7 @@ class SqliteLedger:
             done = self._worker.at_once(lambda: self._database.quickly(work))
         except Busy:
             return self._told(told(self._put(work)))
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise self._unavailable(error) from None
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         result.set_result(done)
@@ -118,7 +118,7 @@ class SqliteLedger:
     async def _told(self, done: Future[T]) -> T:
         try:
             return await asyncio.wrap_future(done)
-        except (sqlite3.Error, OverflowError) as error:  # a number that has no room in 64 bits
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:  # what has no room, or is no text
             unavailable = self._unavailable(error)
         raise unavailable
 
@@ -219,29 +219,8 @@ class SqliteLedger:
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         self._process = identity()
-        self._migrate(database)
+        bring_up_to_date(database, self.file)
         self._recover(database)
-
-    def _migrate(self, database: sqlite3.Connection) -> None:
-        """Bring an older file up to date, in one transaction; refuse one that a newer version has made."""
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version > len(MIGRATIONS):
-                raise ConfigurationError(
-                    f"the ledger {self.file} is of version {version}, from a newer devsynth_providers; this one knows "
-                    f"{len(MIGRATIONS)}: update it, or name another file"
-                )
-            if version and not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone():
-                raise ConfigurationError(f"{self.file} is not a ledger, but another's: name another file")
-            for step in MIGRATIONS[version:]:
-                for statement in step:
-                    database.execute(statement)
-            database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
-        database.execute("COMMIT")
 
 
 def _add(database: sqlite3.Connection, micros: int, purses: str) -> None:

@@ -163,6 +163,8 @@ class Model:
     latency: Latency | None = None
     tags: tuple[str, ...] = ()
     transport: Transport = "auto"
+    propagate: bool | None = None
+    """Whether its server is told which trace asks; ``None``: LM Studio, this machine and private addresses are."""
     price_assumed: bool = False
     """Whether *price* is only what the policy assumes of a model whose price is not known."""
 

@@ -299,6 +299,7 @@ def take_context(options: dict[str, Any]) -> dict[str, Any]:
     for name, value in about.items():
         if value is not None and not isinstance(value, str):
             raise InvalidRequest(f"{name} must be text, not {value!r}")
+        _check_text(value or "", name)
     return {**about, "tags": (tags,) if isinstance(tags, str) else tuple(tags), "limits": limits}
 
 

@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -30,6 +30,8 @@ from devsynth_providers import ChatRequest, DevSynthError, EmbedRequest, Request
 PROMPT = "Summarize in one sentence:\n\n"
 MAX_TOKENS = 100
 FIELDS = ("summary", "vector")
+Place = tuple[int, str]
+"""A line of a partition, and a field of it."""
 
 
 class OneRouter(WorkerPlugin):
@@ -94,10 +96,16 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
 
 
 async def enrich(part: Part, work: Work) -> dict[str, Any]:
-    """On a worker: ask for what *part* lacks, and write down each answer as it comes. Returns what came of it."""
-    router: Router = get_worker().plugins[OneRouter.name].router
+    """On a worker: ask for what *part* lacks, and write down each answer as it comes. Returns what came of it.
+
+    Dask may have the same part done again, where a worker is lost: what is there is not asked for.
+    """
+    if (told := _done(part, work)) is not None:
+        return told
+    plugin: Any = get_worker().plugins[OneRouter.name]
+    router: Router = plugin.router
     rows, log = _rows(part, work.source), work.directory / f"{part.name}.answers"
-    answers, failures, costs_usd = _answered(log), dict[tuple[int, str], str](), list[float]()
+    answers, failures = _answered(log), dict[Place, str]()
     turns = asyncio.Semaphore(work.at_once)
 
     async def ask(n: int, field: str, out: TextIO) -> None:
@@ -107,20 +115,28 @@ async def enrich(part: Part, work: Work) -> dict[str, Any]:
             except DevSynthError as error:
                 failures[n, field] = error.kind
                 return
-        answers[n, field] = answer.text if field == "summary" else answer.vectors[0]
-        out.write(json.dumps([n, field, answers[n, field]]) + "\n")
+        value = answer.text if field == "summary" else answer.vectors[0]
+        answers[n, field] = value, answer.cost_usd or 0.0
+        out.write(json.dumps([n, field, *answers[n, field]]) + "\n")
         out.flush()
-        costs_usd.append(answer.cost_usd or 0.0)
 
     with log.open("a", encoding="utf-8") as out:
         async with asyncio.TaskGroup() as group:
             for n, field in ((n, field) for n in range(len(rows)) for field in FIELDS if (n, field) not in answers):
                 group.create_task(ask(n, field, out))
-    whole = [_filled(row, n, answers, failures) for n, row in enumerate(rows)]
-    _write(work.directory / f"{part.name}.jsonl", whole)
+    _write(work.directory / f"{part.name}.jsonl", [_filled(row, n, answers, failures) for n, row in enumerate(rows)])
+    cost_usd = sum(cost_usd for _, cost_usd in answers.values())
+    told = {"rows": len(rows), "cost_usd": cost_usd, "failures": Counter(failures.values())}
     if not failures:
-        log.unlink()  # nothing is left to ask for: with the rows and no log, the partition is done
-    return {"rows": len(rows), "cost_usd": sum(costs_usd), "failures": Counter(failures.values())}
+        _write(work.directory / f"{part.name}.done", [told])
+        log.unlink(missing_ok=True)
+    return told
+
+
+def _done(part: Part, work: Work) -> dict[str, Any] | None:
+    """What came of *part*, if nothing is left to ask for."""
+    done = work.directory / f"{part.name}.done"
+    return json.loads(done.read_text(encoding="utf-8")) if done.exists() else None
 
 
 def _request(text: str, field: str, project: str) -> Request:
@@ -136,20 +152,20 @@ def _rows(part: Part, source: Path) -> list[dict[str, Any]]:
     return [_row(line, part.name) for line in lines]
 
 
-def _answered(log: Path) -> dict[tuple[int, str], Any]:
-    """What *log* has. A line that was not written whole is cut off."""
+def _answered(log: Path) -> dict[Place, tuple[Any, float]]:
+    """What *log* has, and what each cost. A line that was not written whole is cut off."""
     if not log.exists():
         return {}
     whole = log.read_bytes()
     whole = whole[: whole.rfind(b"\n") + 1]
     os.truncate(log, len(whole))
-    return {(n, field): value for n, field, value in map(json.loads, whole.splitlines())}
+    return {(n, field): (value, cost_usd) for n, field, value, cost_usd in map(json.loads, whole.splitlines())}
 
 
 def _filled(
-    row: dict[str, Any], n: int, answers: dict[tuple[int, str], Any], failures: dict[tuple[int, str], str]
+    row: dict[str, Any], n: int, answers: dict[Place, tuple[Any, float]], failures: dict[Place, str]
 ) -> dict[str, Any]:
-    found = {field: answers.get((n, field)) for field in FIELDS}
+    found = {field: answers[n, field][0] if (n, field) in answers else None for field in FIELDS}
     failed = {field: failures[n, field] for field in FIELDS if (n, field) in failures}
     return {**row, **found, **({"errors": failed} if failed else {})}
 
@@ -164,21 +180,15 @@ def _write(target: Path, rows: list[dict[str, Any]]) -> None:
 def run(client: Client, parts: list[Part], work: Work) -> Counter[str]:
     """Have *parts* done by the workers, and say how far they are. Returns what failed, by kind."""
     done, rows, cost_usd, failures = 0, 0, 0.0, Counter[str]()
-    todo = [part for part in parts if not _is_done(part, work)]
-    if len(todo) < len(parts):
-        print(f"{len(parts) - len(todo)} of {len(parts)} partitions are done already", file=sys.stderr)
-    futures = client.map(enrich, todo, work=work, pure=False)
-    for _, told in as_completed(futures, with_results=True):
+    before = {part: told for part in parts if (told := _done(part, work)) is not None}
+    futures = client.map(enrich, [part for part in parts if part not in before], work=work, pure=False)
+    now = (told for _, told in as_completed(futures, with_results=True))
+    for told in chain(before.values(), now):
         done, rows, cost_usd = done + 1, rows + told["rows"], cost_usd + told["cost_usd"]
-        failures += told["failures"]
+        failures += Counter(told["failures"])
         failed = "".join(f", {count} {kind}" for kind, count in sorted(failures.items()))
-        print(f"{done} of {len(todo)} partitions, {rows} lines{failed}, ${cost_usd:.4f}", file=sys.stderr)
+        print(f"{done} of {len(parts)} partitions, {rows} lines{failed}, ${cost_usd:.4f}", file=sys.stderr)
     return failures
-
-
-def _is_done(part: Part, work: Work) -> bool:
-    rows, log = work.directory / f"{part.name}.jsonl", work.directory / f"{part.name}.answers"
-    return rows.exists() and not log.exists()
 
 
 def main() -> int:

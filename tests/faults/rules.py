@@ -10,6 +10,7 @@ from opentelemetry.trace import StatusCode
 
 from devsynth_providers import Attempt, ProviderError, StreamInterrupted
 
+from ..schema import mistakes
 from .play import WELL, WELL_VECTORS, Cell
 from .rows import EMBEDS, KEY, PROMPT, VECTORS
 
@@ -160,6 +161,12 @@ def leaves_one_trace(cell: Cell, spans: Spans) -> Iterator[str]:
         yield from _root(cell, span)
 
 
+def keeps_to_the_schema(cell: Cell, spans: Spans) -> Iterator[str]:
+    """Every span has the names and types that all have, and what each must have."""
+    for span in spans:
+        yield from mistakes(span)
+
+
 def _root(cell: Cell, span: ReadableSpan) -> Iterator[str]:
     kind = getattr(cell.error, "kind", None)
     facts, told = _facts(span), _attempts(cell)
@@ -203,6 +210,7 @@ RULES: tuple[Rule, ...] = (
     ends_in_time,
     tells_its_attempts,
     leaves_one_trace,
+    keeps_to_the_schema,
     keeps_what_is_whole,
     stands_in_the_ledger,
 )

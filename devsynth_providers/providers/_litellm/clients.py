@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from ..wire import Answer, Wire
+from ..wire import Answer, Headers, Wire
 from .events import each_event
 from .reading import MAX_ANSWER_BYTES, Reader
 
@@ -120,7 +120,7 @@ def _client_class() -> Any:
         async def send(self, request: httpx.Request, *, stream: bool = False, **_: Any) -> httpx.Response:
             started = time.monotonic()
             body = await request.aread()
-            headers = {name: value for name, value in request.headers.items() if not name.startswith(_NOT_SENT)}
+            headers = Headers(each for each in request.headers.items() if not each[0].startswith(_NOT_SENT))
             answer = await self._wire.send(request.method, str(request.url), headers, body or None)
             told = {"content-type": answer.headers.get("content-type", "")}  # all of them that anybody reads here
             streams = b'"stream":true' in body or b'"stream": true' in body

@@ -19,7 +19,7 @@ class Sent:
     """A request as it goes over the wire. *memory* is what the translator of the answer wants to be reminded of."""
 
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)  # a key is in them, and errors are shown with variables
     body: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from ...port import ProviderPort
 from ...reply import Reply
 from ...types import ChatRequest, Chunk, EmbedRequest, Model, Request
 from ..threads import in_thread
-from ..wire import Wire
+from ..wire import Headers, Wire
 from . import answers, translators
 from .dialects import Dialect, Sent
 from .errors import translate
@@ -43,7 +43,7 @@ _MAX_PREPARED = 256
 class _Prepared(NamedTuple):
     """A request's headers and options as the provider wants them; *beside* goes into the body as it is."""
 
-    headers: Mapping[str, str]
+    headers: Headers
     options: Mapping[str, Any]
     beside: Mapping[str, Any]
     json_mode: bool
@@ -81,10 +81,12 @@ class Direct(ProviderPort):
         reader = self.reader(sent)
         answer = None
         try:
-            answer = await self._wire.send("POST", sent.url, sent.headers, body)
+            headers = Headers(sent.headers, **telemetry.upstream(self.model))
+            answer = await self._wire.send("POST", sent.url, headers, body)
             if answer.status >= 300:
                 await reader.refuse(answer)
             if isinstance(request, EmbedRequest):
+                telemetry.mark("gen_ai.request.encoding_formats", ["float"])
                 most = MAX_ANSWER_BYTES + len(request.texts) * MAX_VECTOR_BYTES
                 vectors = await answer.read(most)
                 read = functools.partial(reader.embedded, vectors, answer.content_type, request, self._vectors)
@@ -98,7 +100,7 @@ class Direct(ProviderPort):
                 yield reader.whole(await answer.read(MAX_ANSWER_BYTES), answer.content_type)
         except ProviderError as error:
             error.provider, error.model = self.model.provider, self.model.name
-            raise
+            raise error.with_traceback(None)  # noqa: B904 - below are frames with what the server said, or a key
         finally:
             if answer is not None:
                 answer.close()
@@ -128,11 +130,11 @@ class Direct(ProviderPort):
             raise not_taken(self.model, ", ".join(sorted(unknown)))
         memory: dict[str, Any] = {}
         prepared = self._prepared(question, given, memory)
-        headers, options = dict(prepared.headers), dict(prepared.options)
+        headers, options = Headers(prepared.headers), dict(prepared.options)
         body = config.transform_request(name, question.messages, dict(options), memory, headers)
         if request.stream:
             body["stream"] = True
-        headers |= self._dialect.headers()
+        headers.update(self._dialect.headers())
         url = self._dialect.url(self._base_url)
         return Sent(url, headers, {**body, **prepared.beside, **question.body}, options, memory, prepared.json_mode)
 
@@ -157,7 +159,7 @@ class Direct(ProviderPort):
                 api_key=self._api_key,
                 api_base=self._base_url,
             )
-            prepared = _Prepared(headers, options, beside, json_mode)
+            prepared = _Prepared(Headers(headers), options, beside, json_mode)
             if key is not None:
                 if len(self._plain) >= _MAX_PREPARED:
                     self._plain.clear()

@@ -20,6 +20,7 @@ from ...errors import (
     ProviderUnavailable,
     RequestRejected,
 )
+from ...scrubbing import scrub
 from ...types import Model
 from .. import failures
 
@@ -46,7 +47,7 @@ def translate(error: Exception, model: Model, secrets: Sequence[str]) -> DevSynt
         if isinstance(each, DevSynthError):
             return each
         if isinstance(each, ImportError):
-            lacking = failures.scrub(str(each), secrets)
+            lacking = scrub(str(each), secrets)
             return ConfigurationError(f"LiteLLM lacks a package for {model.name}: {lacking}")
     if not any(type(each).__module__.partition(".")[0] in _THEIRS for each in chain):
         return None

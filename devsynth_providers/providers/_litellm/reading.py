@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from ... import telemetry
 from ...errors import DevSynthError, EmptyResponse, MalformedResponse, ProviderUnavailable
+from ...scrubbing import scrub
 from ...types import Chunk, EmbedRequest, Model
 from .. import failures
 from ..sse import Event
@@ -45,6 +47,7 @@ class Reader:
         """Whether the finish reason of a stream has come."""
         self.said = ""
         """The model that a stream says it is of."""
+        self._begun = False
 
     def prove(self, body: bytes, content_type: str, *, chat: bool) -> None:
         """Raise if *body* is no answer: for those who read it otherwise than by ``whole`` or ``embedded``."""
@@ -75,7 +78,7 @@ class Reader:
 
     async def refuse(self, answer: Answer) -> NoReturn:
         """Raise what *answer*, which has a status of failure, means."""
-        await failures.refuse(answer, self._model, self._secrets)
+        raise await failures.refusal(answer, self._model, self._secrets)
 
     def piece(self, event: Event) -> Chunk:
         """What the next *event* of a stream adds; it may be empty."""
@@ -97,10 +100,19 @@ class Reader:
     def _proved(self, data: dict[str, Any]) -> Chunk:
         """What *data* has beside its content: a finish reason, unless it is empty."""
         self._dialect.check(data, self._model)
+        self._note_id(data)
         finish = self._dialect.finish(data)
         if finish is None and data.get("choices") != []:
             raise MalformedResponse("the answer is without a finish reason, and may not be whole")
         return Chunk(finish_reason=finish)
+
+    def _note_id(self, data: dict[str, Any]) -> None:
+        """Put the id of the answer on the span of its attempt, which is the current one while the answer begins."""
+        if not self._begun:
+            self._begun = True
+            told = (data.get("message") or data).get("id")
+            if told and isinstance(told, str):
+                telemetry.mark("gen_ai.response.id", scrub(told, self._secrets)[:128])
 
     def _whole(self, data: dict[str, Any]) -> Chunk:
         finish = self._proved(data).finish_reason
@@ -124,6 +136,7 @@ class Reader:
     def _noted(self, data: dict[str, Any]) -> str | None:
         """The finish reason in *data*, a piece of a stream, of which is noted what will count later."""
         self._dialect.check(data, self._model)
+        self._note_id(data)
         self.said = self.said or str((data.get("message") or data).get("model") or "")
         self._refusal.append(self._dialect.refusal(data))
         finish = self._dialect.finish(data)

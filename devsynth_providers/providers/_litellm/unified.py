@@ -110,18 +110,20 @@ class Unified(ProviderPort):
             finally:
                 await _close(answer)
             return
-        except DevSynthError:
-            raise
+        except DevSynthError as error:
+            raise error.with_traceback(None)  # noqa: B904 - below are frames with what the server said, or a key
         except Exception as error:
             ours = translate(error, self.model, [self._api_key or ""])
             if ours is None:
                 raise
-        raise ours  # out here, so that LiteLLM's error does not hang on it: that one carries the request and the key
+        # Out here, so that LiteLLM's error does not hang on it: that one carries the request and the key.
+        raise ours.with_traceback(None)
 
     def _target(self) -> dict[str, Any]:
         if self._targets is None:
             self._targets = self._made_target()
-        return dict(self._targets)
+        headers = telemetry.upstream(self.model)
+        return {**self._targets, "extra_headers": dict(headers)} if headers else dict(self._targets)
 
     def _made_target(self) -> dict[str, Any]:
         import httpx  # noqa: PLC0415 - comes with LiteLLM, and is loaded by it

@@ -1,0 +1,193 @@
+"""Calls with telemetry and without, in one process, over whatever an application has set up."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from workload import check_text
+
+from . import Missing, Peer
+
+SINK = "BENCHMARK_OTLP"
+"""The variable that says where a receiver of OTLP is."""
+
+
+def set_up(state: str) -> None:
+    """The SDK as *state* says: none, one that samples nothing, or one that exports in batches by OTLP over HTTP."""
+    if state == "no SDK":
+        return
+    from opentelemetry import metrics, trace
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+
+    sink = os.environ[SINK]
+    provider = TracerProvider(sampler=ALWAYS_OFF if state == "sampled out" else ALWAYS_ON)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{sink}/v1/traces"), max_queue_size=100_000))
+    trace.set_tracer_provider(provider)
+    if state == "spans and metrics":
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{sink}/v1/metrics"), export_interval_millis=5_000)
+        metrics.set_meter_provider(MeterProvider([reader]))
+
+
+class Instrumented(Peer):
+    """``on call`` and ``off stream`` are kinds of calls."""
+
+    def __init__(self, url: str, wire: str, *, state: str) -> None:
+        super().__init__(url, wire)
+        self.state = state
+        set_up(state)
+
+    async def other(self, what: str) -> None:
+        switch, kind = what.split()
+        self.switch(switch == "on")
+        check_text(await (self.call() if kind == "call" else self.stream()))
+
+    def switch(self, on: bool) -> None:
+        """Let the calls that follow be told of, or not."""
+        raise NotImplementedError
+
+
+class _Nothing:
+    """What takes the place of every span."""
+
+    wait_s = 0.0
+    queued = False
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        return None
+
+    def __call__(self, *_: Any, **__: Any) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def paced(self, reply: Any) -> Any:
+        return reply
+
+
+class Ours(Instrumented):
+    """Without: with every function of our telemetry in place of which stands one that does nothing."""
+
+    async def open(self) -> None:
+        from devsynth_providers import telemetry
+
+        from . import ours
+
+        self.telemetry = telemetry
+        nothing = _Nothing()
+        given = lambda *_, **__: nothing  # noqa: E731 - there are six of it
+        stubs = dict.fromkeys(("request_span", "attempt_span", "teller", "linker", "way_back", "Beside"), given)
+        stubs |= dict.fromkeys(("event", "mark", "count", "measure"), nothing)
+        self.stubs = {**stubs, "upstream": lambda _: {}}
+        self.real = {name: getattr(telemetry, name) for name in self.stubs}
+        self.on = True
+        self.peer = self.made(ours)
+        await self.peer.open()
+
+    def made(self, ours: Any) -> Peer:
+        peer: Peer = ours.Ours(self.url, self.wire, lane="direct", routed=True, traced=False)
+        return peer
+
+    def switch(self, on: bool) -> None:
+        if on != self.on:
+            vars(self.telemetry).update(self.real if on else self.stubs)
+            self.on = on
+
+    async def call(self) -> str:
+        return await self.peer.call()
+
+    async def stream(self) -> str:
+        return await self.peer.stream()
+
+
+class OursBare(Ours):
+    def made(self, ours: Any) -> Peer:
+        peer: Peer = ours.Inside(self.url, self.wire, traced=False)
+        return peer
+
+
+class LiteLlm(Instrumented):
+    async def open(self) -> None:
+        if self.state == "no SDK":
+            raise Missing("it wants an SDK")
+        from .lite import Bare
+
+        self.peer = Bare(self.url, self.wire)
+        await self.peer.open()
+        from litellm.integrations.opentelemetry import OpenTelemetry, OpenTelemetryConfig
+
+        sink = os.environ[SINK]
+        self.callback = OpenTelemetry(config=OpenTelemetryConfig(exporter="otlp_http", endpoint=f"{sink}/v1/traces"))
+
+    def switch(self, on: bool) -> None:
+        wanted = [self.callback] if on else []
+        if self.peer.litellm.callbacks != wanted:
+            for name in ("callbacks", "success_callback", "failure_callback", "input_callback"):
+                setattr(self.peer.litellm, name, [])
+            for name in ("_async_success_callback", "_async_failure_callback", "_async_input_callback"):
+                setattr(self.peer.litellm, name, [])
+            self.peer.litellm.callbacks = wanted
+
+    async def call(self) -> str:
+        return await self.peer.call()
+
+    async def stream(self) -> str:
+        return await self.peer.stream()
+
+
+class PydanticAi(Instrumented):
+    async def open(self) -> None:
+        from pydantic_ai.models.instrumented import InstrumentationSettings, InstrumentedModel
+
+        from .frameworks import PydanticAi as Bare
+
+        self.peer = Bare(self.url, self.wire)
+        await self.peer.open()
+        self.bare = self.peer.model
+        self.instrumented = InstrumentedModel(self.bare, InstrumentationSettings(include_content=False))
+
+    def switch(self, on: bool) -> None:
+        self.peer.model = self.instrumented if on else self.bare
+
+    async def call(self) -> str:
+        return await self.peer.call()
+
+    async def stream(self) -> str:
+        return await self.peer.stream()
+
+
+class OpenInference(Instrumented):
+    async def open(self) -> None:
+        from openinference.instrumentation import TraceConfig
+        from openinference.instrumentation.openai import OpenAIInstrumentor
+
+        from .sdks import OpenAI
+
+        self.peer = OpenAI(self.url, self.wire)
+        await self.peer.open()
+        self.instrumentor = OpenAIInstrumentor()
+        self.hidden = TraceConfig(hide_inputs=True, hide_outputs=True)  # as the others: without content
+        self.on = False
+
+    def switch(self, on: bool) -> None:
+        if on and not self.on:
+            self.instrumentor.instrument(config=self.hidden)
+        elif self.on and not on:
+            self.instrumentor.uninstrument()
+        self.on = on
+
+    async def call(self) -> str:
+        return await self.peer.call()
+
+    async def stream(self) -> str:
+        return await self.peer.stream()
