@@ -223,19 +223,15 @@ class RedisLedger:
             self._owed[token] = said
 
     async def _pay_back(self, client: Redis) -> None:
-        """Give back what was wanted when nobody answered, and settle what could not be settled."""
-        for token in list(self._owed)[:PAID_BACK]:
-            if (said := self._owed.pop(token, None)) is None:
-                continue  # another does it
-            script, keys, arguments = said
+        """Give back what was wanted when nobody answered, and settle what could not be settled, in their order."""
+        for token, (script, keys, arguments) in list(self._owed.items())[:PAID_BACK]:  # another may do so, too
             try:
                 await client.register_script(script)(keys, arguments)
+            except self._clients.refusal:
+                continue  # its memory is full, for one: others may read
             except UnicodeEncodeError:
-                continue  # nobody ever can say it
-            except BaseException as error:
-                self._owed[token] = said
-                if not isinstance(error, self._clients.refusal):  # its memory is full, for one: others may read
-                    raise
+                pass  # nobody ever can say it
+            self._owed.pop(token, None)
 
     def _fields(self, entry: Entry, purses: Sequence[Purse]) -> dict[str, Any]:
         now = self._clock()
