@@ -333,7 +333,7 @@ async def test_the_id_of_an_answer_and_how_it_was_sent_are_told(
     assert (told["server.address"], told["server.port"]) == ("127.0.0.1", int(server.url.split(":")[2].split("/")[0]))
 
 
-async def test_the_newer_dialect_says_error_where_a_finish_was_to_come(spans: Spans, newer: None) -> None:
+async def test_the_newer_dialect_says_error_where_a_finish_was_to_come(newer: None, spans: Spans) -> None:
     with pytest.raises(StreamInterrupted):
         async for _ in router(ScriptedProvider(("a", ProviderUnavailable("cut")))).generate_stream("hi", top_k=40):
             pass
@@ -349,4 +349,5 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
     semconv.dialect.cache_clear()
     yield
+    monkeypatch.delenv("OTEL_SEMCONV_STABILITY_OPT_IN")
     semconv.dialect.cache_clear()
