@@ -34,6 +34,7 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
         content.place.cache_clear()
 
     yield begin
+    monkeypatch.delenv(content.VARIABLE, raising=False)
     content.place.cache_clear()
 
 

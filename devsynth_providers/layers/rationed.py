@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from ..types import Request, Timeouts
 from .turn import SPARE_S, most_tokens, refusal, told, used
 from .wrapper import Wrapper
 
+AWAY_S = 5.0
+"""What can not be reached is not asked again for so long: each time may take seconds."""
 _log = logging.getLogger("devsynth_providers")
 
 
@@ -44,12 +47,14 @@ class Rationed(Wrapper):
         self._shared = shared
         self._total_s = timeouts.total_s
         self._warned = False
+        self._away_until = 0.0
 
     @override
     async def send(self, request: Request) -> Reply:
         gates = self._gates(request)
         tokens = most_tokens(request)
-        leave = await self._leave(request, gates, tokens) if gates.quotas else None
+        alone = not gates.quotas or time.monotonic() < self._away_until
+        leave = None if alone else await self._leave(request, gates, tokens)
         if leave is None:
             return await self.inner.send(request)
         try:
@@ -70,7 +75,7 @@ class Rationed(Wrapper):
                 answer = await self._shared.enter(gates.quotas, tokens, max(0.0, deadline - clock()))
             except SharedUnavailable as error:
                 answer = None
-                self._warn(error)
+                self._left_alone(error)
             if not isinstance(answer, Full):
                 break
             name = gates.names[answer.number]
@@ -105,7 +110,8 @@ class Rationed(Wrapper):
                     names.append(name if of is None else f"{name} for {of or 'requests of no project'}")
         return _Gates(quotas, names)
 
-    def _warn(self, error: SharedUnavailable) -> None:
+    def _left_alone(self, error: SharedUnavailable) -> None:
+        self._away_until = time.monotonic() + AWAY_S
         if not self._warned:
             self._warned = True
             _log.warning("limits hold for this process alone: %s", error)

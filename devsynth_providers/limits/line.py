@@ -9,12 +9,22 @@ from typing import Protocol
 
 from ..policy import RateLimits
 from .gate import Entry, Gate
-from .queue import ANY, FairQueue, Place, Where
+from .queue import FairQueue, Place
 from .turnstile import Turnstile
 
 NO_LIMITS = RateLimits()
 LONGEST_PAUSE_S = 3600.0
 """A provider that wants to be left alone for longer is believed so much."""
+
+
+class _Any:
+    """Every lane, or every project; ``None`` is the project of those who name none."""
+
+
+ANY = _Any()
+Where = tuple[str | _Any, str | _Any | None]
+"""A lane, which is a model, and a project in it."""
+Closed = set[Where]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +142,19 @@ class Line:
 
     def admit(self, now: float) -> list[Caller]:
         """Let everybody pass whose turn it is now."""
-        admitted: list[Caller] = []
-        closed: set[Where] = set()
         self.next_at = math.inf
-        while (place := self.queue.first(closed)) is not None:
-            caller = place.item
+        closed = Closed()
+        admitted: list[Caller] = []
+        while (caller := self._first(now, closed)) is not None:
+            admitted.append(caller)
+        return admitted
+
+    def _first(self, now: float, closed: Closed) -> Caller | None:
+        """Let pass who is the first of those for whom it is open. Whom others wait behind is added to *closed*."""
+        for place in self.queue.heads():
+            lane, project, caller = place.lane, place.project, place.item
+            if not closed.isdisjoint(((ANY, ANY), (lane, ANY), (ANY, project), (lane, project))):
+                continue
             passes = self._passes(caller.wish)
             waits = [(gate.free_at(now, caller.wish.tokens), where) for gate, where in passes]
             paused_until = self.paused_until(caller.wish)
@@ -145,15 +163,12 @@ class Line:
                 self.queue.take(place)
                 caller.place, caller.inside = None, True
                 caller.entries = tuple(gate.enter(now, caller.wish.tokens) for gate, _ in passes)
-                admitted.append(caller)
-                continue
+                return caller
             self.next_at = min(self.next_at, at)
             closed.update(where for moment, where in waits if moment > now)
             if paused_until > now:
-                closed.add((place.lane, ANY))
-            if (ANY, ANY) in closed:
-                break
-        return admitted
+                closed.add((lane, ANY))
+        return None
 
 
 def _set(turnstile: Turnstile | None, name: str, rates: RateLimits | None) -> Turnstile | None:

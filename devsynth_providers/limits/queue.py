@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-
-
-class _Any:
-    """Every lane, or every project; ``None`` is the project of those who name none."""
-
-
-ANY = _Any()
-Where = tuple[str | _Any, str | _Any | None]
-"""A lane, and a project in it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -74,16 +66,16 @@ class FairQueue(Generic[T]):
         self.size += size
         return place
 
-    def first(self, closed: Collection[Where] = ()) -> Place[T] | None:
-        """Whose turn it is, of those who wait elsewhere than where it is *closed*."""
-        heads = [
-            waiting
-            for lane, projects in self._lanes.items()
-            if (lane, ANY) not in closed and (waiting := _head(lane, projects, closed)) is not None
-        ]
-        if not heads:
-            return None
-        return next(iter(min(heads, key=lambda waiting: waiting.turn).places))
+    def first(self) -> Place[T] | None:
+        """Whose turn it is."""
+        return next(self.heads(), None)
+
+    def heads(self) -> Iterator[Place[T]]:
+        """The first place of each project in each lane, in the order of their turns. Whoever changes the queue begins
+        anew."""
+        lanes = [_in_turn(number, projects) for number, projects in enumerate(self._lanes.values())]
+        for _, _, waiting in heapq.merge(*lanes):
+            yield next(iter(waiting.places))
 
     def take(self, place: Place[T]) -> None:
         """It was its turn: its project is the last now, in every lane."""
@@ -124,15 +116,6 @@ class FairQueue(Generic[T]):
         return own + sum(others)
 
 
-def _head(lane: str, projects: OrderedDict[str | None, _Project[T]], closed: Collection[Where]) -> _Project[T] | None:
-    """The first of *projects* that it is not closed for."""
-    if not closed:
-        return next(iter(projects.values()))
-    return next(
-        (
-            waiting
-            for project, waiting in projects.items()
-            if (ANY, project) not in closed and (lane, project) not in closed
-        ),
-        None,
-    )
+def _in_turn(number: int, projects: OrderedDict[str | None, _Project[T]]) -> Iterator[tuple[int, int, _Project[T]]]:
+    """Those of one lane, which stand in the order of their turns; *number* is of the lane, and tells them apart."""
+    return ((waiting.turn, number, waiting) for waiting in projects.values())

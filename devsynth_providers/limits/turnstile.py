@@ -45,6 +45,8 @@ class Turnstile:
 
     def _forget(self) -> None:
         """Drop those that were not used for the longest time, and say nothing any more of what may pass."""
+        if len(self._projects) <= KEPT:
+            return
         newest = max(gate.used_at for gate in self._projects.values())
         while len(self._projects) > KEPT:
             project, oldest = next(iter(self._projects.items()))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def identity() -> str:
     """This process, by host, number and moment of its beginning: numbers are given again."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_began(os.getpid())}"
+    return f"{_host()}/{os.getpid()}/{_began(os.getpid())}"
 
 
 def this_process() -> str:
@@ -27,7 +27,7 @@ _known: dict[int, str] = {}
 def gone(process: str) -> bool:
     """Whether *process*, an ``identity``, has ended for certain; one of another host never is."""
     host, number, began = process.rsplit("/", 2)
-    if host != socket.gethostname() or not number.isdecimal():
+    if host != _host() or not number.isdecimal():
         return False
     pid = int(number)
     try:
@@ -41,7 +41,15 @@ def gone(process: str) -> bool:
 
 def elsewhere(process: str) -> bool:
     """Whether *process*, an ``identity``, is of another host, of whose processes nothing is known here."""
-    return process.rsplit("/", 2)[0] != socket.gethostname()
+    return process.rsplit("/", 2)[0] != _host()
+
+
+def _host() -> str:
+    """This host, and on it what gives processes their numbers: containers may share the name, and not the numbers."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _began(pid: int) -> str:

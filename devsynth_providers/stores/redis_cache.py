@@ -35,6 +35,8 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
+AWAY_S = 5.0
+"""A server that can not be used is not asked again for so long: each time may take as long as its clocks allow."""
 _log = logging.getLogger("devsynth_providers")
 
 
@@ -68,6 +70,7 @@ class RedisCache:
         self._clock = clock
         self._keeping, self._background = Background(), Background()
         self._warned = False
+        self._away_until = 0.0
 
     async def get(self, scope: str, key: str) -> Any | None:
         """The value that *scope* has at *key*; ``None`` if there is none, or none any more."""
@@ -117,7 +120,11 @@ class RedisCache:
             return Claim()
         if not gone(str(holder[0])):
             return None
-        taken = await self._safely(lambda client: _swapped(client, row, held, me, _milliseconds(lease_s)))
+        try:
+            taken = await self._safely(lambda client: _swapped(client, row, held, me, _milliseconds(lease_s)))
+        except asyncio.CancelledError:  # likewise
+            claim.done()
+            raise
         return claim if taken else None
 
     async def clear(self, scope: str | None = None) -> int:
@@ -145,9 +152,13 @@ class RedisCache:
         await self._safely(lambda client: _swapped(client, row, me, over, _milliseconds(OVER_S)))
 
     async def _safely(self, work: Callable[[Redis], Awaitable[T]]) -> T | None:
+        """What *work* returns; ``None`` where the server can not be used, which is then left alone for a while."""
+        if time.monotonic() < self._away_until:
+            return None
         try:
             return await self._clients.done(work)
         except Unreachable as error:
+            self._away_until = time.monotonic() + AWAY_S
             self.statistics.dropped += 1
             if not self._warned:
                 self._warned = True
