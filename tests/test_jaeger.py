@@ -28,7 +28,7 @@ import asyncio, sys
 from devsynth_providers import OpenAIProvider, Router, telemetry
 from tests.helpers import PRICED, model, policy
 
-telemetry.configure(service_name="wire")
+telemetry.configure(service_name="wire", metrics=False)
 
 def router(path, **rule):
     models = [model(name, provider="openai", price=PRICED, base_url=f"{sys.argv[1]}/{path}-{name}/v1") for name in "ab"]

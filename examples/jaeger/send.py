@@ -121,7 +121,7 @@ SITUATIONS: tuple[Callable[[Path], Awaitable[None]], ...] = (
 
 async def main() -> None:
     """Play them all, one after another."""
-    telemetry.configure(service_name="jaeger-example")
+    telemetry.configure(service_name="jaeger-example", metrics=False)
     with tempfile.TemporaryDirectory() as directory:
         for situation in SITUATIONS:
             await situation(Path(directory))
