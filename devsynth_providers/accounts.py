@@ -14,7 +14,7 @@ from .errors import BudgetExceeded, LedgerUnavailable
 from .policy import Budget, Policy
 from .policy.zones import zone_of
 from .stores.entries import Entry, Hit, Ledger, Outcome, Purse, Spent, ends_at, period_of
-from .stores.process import this_process
+from .stores.process import identity
 from .types import Attempt, ChatRequest, Model, Request, RunBudget
 
 WARNS = " (warns)"
@@ -202,7 +202,7 @@ def _complain(written: asyncio.Future[bool]) -> None:
 
 def _purse(budget: Budget, request: Request, policy: str, now: datetime) -> Purse:
     known = {"project": request.project, "role": request.role, "task": request.task}
-    whose = (known | {"process": this_process(), "policy": policy})[budget.scope]
+    whose = (known | {"process": identity(), "policy": policy})[budget.scope]
     assert budget.per != "call"
     period = period_of(budget.per, now, zone_of(budget.zone))
     if budget.zone != "UTC" and budget.per != "total":

@@ -119,7 +119,7 @@ class TestQueue:
             queue.join(number, lane, project, 1)
         left = Counter(project_of.values())
         served: Counter[str] = Counter()
-        while (place := queue.first()) is not None:
+        while (place := next(queue.heads(), None)) is not None:
             queue.take(place)
             project = project_of[place.item]
             served[project] += 1
@@ -210,7 +210,7 @@ class Crowd(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_without_a_reason(self) -> None:
         line, now = self.entrance._line, self.loop.time() - 2 * TICK_S
-        if self.waiting and (place := line.queue.first()) is not None:
+        if self.waiting and (place := next(line.queue.heads(), None)) is not None:
             wish = place.item.wish
             assert line.paused_until(wish) > now or any(gate.free_at(now, 10) > now for gate in line.gates(wish))
 

@@ -52,9 +52,10 @@ class Rationed(Wrapper):
     @override
     async def send(self, request: Request) -> Reply:
         gates = self._gates(request)
+        if not gates.quotas or time.monotonic() < self._away_until:
+            return await self.inner.send(request)
         tokens = most_tokens(request)
-        alone = not gates.quotas or time.monotonic() < self._away_until
-        leave = None if alone else await self._leave(request, gates, tokens)
+        leave = await self._leave(request, gates, tokens)
         if leave is None:
             return await self.inner.send(request)
         try:

@@ -66,10 +66,6 @@ class FairQueue(Generic[T]):
         self.size += size
         return place
 
-    def first(self) -> Place[T] | None:
-        """Whose turn it is."""
-        return next(self.heads(), None)
-
     def heads(self) -> Iterator[Place[T]]:
         """The first place of each project in each lane, in the order of their turns. Whoever changes the queue begins
         anew."""

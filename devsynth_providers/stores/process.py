@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from pathlib import Path
@@ -9,19 +10,13 @@ from pathlib import Path
 
 def identity() -> str:
     """This process, by host, number and moment of its beginning: numbers are given again."""
-    return f"{_host()}/{os.getpid()}/{_began(os.getpid())}"
+    return _identity(os.getpid())
 
 
-def this_process() -> str:
-    """As ``identity``, found out once in each process."""
-    pid = os.getpid()
-    if pid not in _known:
-        _known.clear()
-        _known[pid] = identity()
-    return _known[pid]
-
-
-_known: dict[int, str] = {}
+@functools.cache
+def _identity(pid: int) -> str:
+    """Found out once in each process; what a parent knows of itself is not its child's."""
+    return f"{_host()}/{pid}/{_began(pid)}"
 
 
 def gone(process: str) -> bool:

@@ -74,8 +74,6 @@ class RedisLedger:
         self._under_way = set[asyncio.Task[Any]]()
         self._owed: dict[str, _Said] = {}  # by its token
         self._begun_in = 0
-        self._pid = os.getpid()
-        self._process = identity()
 
     async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
         self._exact(entry.worst_micros, *(abs(purse.limit_micros) for purse in purses))
@@ -235,15 +233,13 @@ class RedisLedger:
 
     def _fields(self, entry: Entry, purses: Sequence[Purse]) -> dict[str, Any]:
         now = self._clock()
-        if self._pid != os.getpid():
-            self._pid, self._process = os.getpid(), identity()
         fields = {
             "state": "reserved",
             "call": entry.call,
             "attempt": entry.attempt,
             "at": now,
             "until": now + entry.lease_s,
-            "process": self._process,
+            "process": identity(),
             "reserved_micros": entry.worst_micros,
             "purses": json.dumps([purse[:2] for purse in purses]),
             "balances": json.dumps([self._balance(purse) for purse in purses]),

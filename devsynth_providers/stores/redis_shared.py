@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..background import Background
-from .process import gone, this_process
+from .process import gone, identity
 from .redis_clients import Clients
 from .redis_shared_scripts import ENTER, FOUND, LEFT, UNWELL
 from .shared import POLL_S, WINDOW_S, Full, Leave, Quota, SharedUnavailable, Unwell
@@ -40,7 +40,7 @@ class RedisShared:
         self._swept_at = float("-inf")
 
     async def enter(self, quotas: Sequence[Quota], tokens: int, lease_s: float) -> Leave | Full:
-        name = f"{this_process()}:{secrets.token_hex(8)}"
+        name = f"{identity()}:{secrets.token_hex(8)}"
         arguments: list[Any] = [name, tokens, lease_s, WINDOW_S]
         for quota in quotas:
             arguments += ["" if each is None else each for each in quota[1:]]

@@ -49,7 +49,6 @@ class SqliteLedger:
         self._worker = Worker("devsynth-ledger")
         self._hits = Hits()
         self._database = Database(self.file, self._prepare)
-        self._process = identity()
 
     async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
         return await self._done(lambda: self._reserve(entry, purses))
@@ -141,7 +140,7 @@ class SqliteLedger:
                 " model, project, role, task, policy, rule, tags, reason)"
                 f" VALUES ('reserved', {', '.join('?' * 16)})",
                 (
-                    *(entry.call, entry.attempt, now, now + entry.lease_s, self._process, entry.worst_micros),
+                    *(entry.call, entry.attempt, now, now + entry.lease_s, identity(), entry.worst_micros),
                     json.dumps([purse[:2] for purse in purses]),
                     *(entry.provider, entry.model, entry.project, entry.role, entry.task),
                     *(entry.policy, entry.rule, json.dumps(entry.tags), entry.reason),
@@ -207,7 +206,7 @@ class SqliteLedger:
         """Their worst case is what has been taken out for them already: it only becomes what they have cost."""
         now = self._clock()
         held = database.execute("SELECT DISTINCT process FROM entries WHERE state = 'reserved'").fetchall()
-        ended = [process for (process,) in held if process != self._process and gone(process)]
+        ended = [process for (process,) in held if process != identity() and gone(process)]
         recovered = 0
         for process in ended:
             recovered += database.execute(
@@ -218,7 +217,6 @@ class SqliteLedger:
         return recovered
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        self._process = identity()
         bring_up_to_date(database, self.file)
         self._recover(database)
 

@@ -42,7 +42,6 @@ class SqliteShared:
         self._clock = clock
         self._worker = Worker("devsynth-shared")
         self._database = Database(self.file, self._prepare)
-        self._process = ""
 
     async def enter(self, quotas: Sequence[Quota], tokens: int, lease_s: float) -> Leave | Full:
         told: Leave | Full | None = None
@@ -111,7 +110,7 @@ class SqliteShared:
                     (quota.gate, leave.second, tokens),
                 )
                 database.execute(
-                    "INSERT INTO under_way VALUES (?, ?, ?, ?)", (quota.gate, leave.id, now + lease_s, self._process)
+                    "INSERT INTO under_way VALUES (?, ?, ?, ?)", (quota.gate, leave.id, now + lease_s, identity())
                 )
         return leave
 
@@ -133,7 +132,7 @@ class SqliteShared:
     def _forget_the_dead(self, database: sqlite3.Connection, gate: str) -> None:
         held = database.execute("SELECT DISTINCT process FROM under_way WHERE gate = ?", (gate,)).fetchall()
         for (process,) in held:
-            if process != self._process and gone(process):
+            if process != identity() and gone(process):
                 database.execute("DELETE FROM under_way WHERE process = ?", (process,))
 
     def _left(self, quotas: Sequence[Quota], leave: Leave, tokens: int | None) -> None:
@@ -164,7 +163,6 @@ class SqliteShared:
                 )
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        self._process = identity()
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
             raise sqlite3.OperationalError(f"it is of version {version}, and this is version {VERSION}")
