@@ -96,8 +96,8 @@ class Reloading:
             telemetry.event("policy.reload_failed", **{"devsynth.policy.error": str(failed).partition("\n")[0][:200]})
         if self._every_s is None or time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + self._every_s
         if not self._one_at_a_time().locked():
+            self._next = time.monotonic() + self._every_s
             self._succession.background.start(self._look())
 
     def _one_at_a_time(self) -> threading.Lock:

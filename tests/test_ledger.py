@@ -390,6 +390,25 @@ class TestCrash:
 
 
 class TestFile:
+    def test_that_another_is_just_about_to_make_is_waited_for(self, tmp_path: Path) -> None:
+        """SQLite gives up at once there, however long it was told to wait."""
+        file, ended = tmp_path / "ledger.db", threading.Event()
+        other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"), closing(sqlite3.connect(file)) as mine:
+            mine.execute("PRAGMA journal_mode = WAL")
+
+        def end() -> None:
+            other.execute("COMMIT")
+            ended.set()
+
+        threading.Timer(0.2, end).start()
+        ledger = SqliteLedger(file)
+        assert asyncio.run(ledger.spent_micros(PURSE)) == 0
+        assert ended.is_set()
+        ledger.close()
+        other.close()
+
     @pytest.mark.slow
     def test_two_hundred_kills_lose_nothing_that_was_acknowledged(self, file: Path) -> None:
         asyncio.run(SqliteLedger(file).spent_micros(PURSE))

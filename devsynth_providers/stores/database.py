@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from .worker import Busy
 
 LOCKED_S = 5.0
 """How long to wait for other processes that write, each for less than a millisecond; then it is not written."""
+AGAIN_S = 0.005
+"""How long to leave a file alone that others are about to open too."""
 CHECKPOINT = 1000
 """After so many transactions what they wrote is put in its place in the file, for which the disk is waited for."""
 _BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
@@ -44,7 +47,7 @@ class Database:
         try:
             return work()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in _BUSY:
+            if _busy(error):
                 raise Busy from None
             raise
 
@@ -66,6 +69,17 @@ class Database:
             self._pid = os.getpid()
             self._connection = self._open()
         return self._connection
+
+    def _open(self) -> sqlite3.Connection:
+        """SQLite does not wait, whatever it was told, where a file becomes one with a log: that only one may do."""
+        until = time.monotonic() + LOCKED_S
+        while True:
+            try:
+                return self._open_now()
+            except sqlite3.OperationalError as error:
+                if not _busy(error) or time.monotonic() >= until:
+                    raise
+            time.sleep(AGAIN_S)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -103,7 +117,7 @@ class Database:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         connection.execute(f"PRAGMA user_version = {version}")
 
-    def _open(self) -> sqlite3.Connection:
+    def _open_now(self) -> sqlite3.Connection:
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
@@ -121,3 +135,7 @@ class Database:
             connection.close()
             raise
         return connection
+
+
+def _busy(error: sqlite3.OperationalError) -> bool:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _BUSY
