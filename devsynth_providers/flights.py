@@ -11,6 +11,7 @@ from .errors import NotPaid, ProviderError, ProviderTimeout, ProviderUnavailable
 from .port import ProviderPort
 from .reply import Reply
 from .retold import retold
+from .timers import ring_at
 from .types import Chunk, Model, Request
 
 SPARE_S = 0.05
@@ -58,7 +59,7 @@ class Listener:
         """How many attempts of the flight it tells of."""
         self.news = asyncio.Event()
         self.late = False
-        self._timer = None if due is None else asyncio.get_running_loop().call_at(due, self._run_out_of_time)
+        self._timer = None if due is None else ring_at(asyncio.get_running_loop(), due, self._run_out_of_time)
 
     def _run_out_of_time(self) -> None:
         self.late = True

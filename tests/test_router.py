@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -473,3 +474,25 @@ print(os.waitpid(child, 0)[1])
         assert "devsynth-providers" not in [thread.name for thread in threading.enumerate()]
         assert router.sync.generate("hi") == "b"
         router.sync.close()
+
+
+@pytest.mark.parametrize("coalesce", ["never", "always"])
+async def test_nothing_of_what_was_asked_is_held_when_a_call_has_ended(coalesce: Any) -> None:
+    """A loop keeps timers that were called off, for minutes, and with them all that their context holds."""
+
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(each, ChatRequest) for each in gc.get_objects())
+
+    stub = StubProvider("m")
+    rule = Rule(name="all", models=("m",), coalesce=coalesce)
+    router = Router(Policy(models={"m": stub.model}, rules=(rule,)), {"m": stub})
+    loop: Any = asyncio.get_running_loop()
+    soonest = loop.call_later(5, print)  # those that are due before all others are let go of at once
+    before = held()
+    await router.generate("hi")
+    assert [piece async for piece in router.generate_stream("hi")]
+    await asyncio.sleep(0)
+    assert any(timer.cancelled() for timer in loop._scheduled), "else this shows nothing"
+    assert held() == before
+    soonest.cancel()

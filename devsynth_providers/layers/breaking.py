@@ -25,6 +25,7 @@ from ..errors import (
 from ..health import NEUTRAL, Circuit, Pass, State, Verdict
 from ..port import ProviderPort
 from ..reply import Reply
+from ..timers import ring_at
 from ..types import ChatRequest, Model, Request, Timeouts
 from .wrapper import Wrapper
 
@@ -204,7 +205,7 @@ class _Watch:
 
     def _set(self, number: int) -> None:
         if number < len(self._after_s):
-            self._timer = self._loop.call_at(self.since + self._after_s[number], self._late, number)
+            self._timer = ring_at(self._loop, self.since + self._after_s[number], self._late, number)
 
     def _late(self, number: int) -> None:
         self._set(number + 1)

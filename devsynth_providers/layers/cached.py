@@ -173,7 +173,7 @@ class Cached(Wrapper):
         return reply
 
     def _key(self, request: Request) -> str | None:
-        if isinstance(request, ChatRequest):
+        if isinstance(request, ChatRequest) and request.stream:
             request = replace(request, stream=False)
         return fingerprint(Tenant.of(request), request, [self.model])
 

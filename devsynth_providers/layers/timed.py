@@ -12,6 +12,7 @@ from .. import turns
 from ..errors import ProviderTimeout
 from ..port import ProviderPort
 from ..reply import Reply
+from ..timers import ring_at
 from ..types import ChatRequest, Chunk, Request, Timeouts
 from .wrapper import Wrapper
 
@@ -125,7 +126,7 @@ class _Clock:
 
     def _set(self) -> None:
         self.close()
-        self._timer = self._loop.call_at(min(self.due, self.time() + self._rings_within_s), self._fire)
+        self._timer = ring_at(self._loop, min(self.due, self.time() + self._rings_within_s), self._fire)
 
     def _fire(self) -> None:
         self._timer = None

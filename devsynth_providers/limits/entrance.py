@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from ..policy import RateLimits
+from ..timers import ring_at
 from .gate import Entry, Gate
 from .line import Line, Wish
 from .ticket import Ticket
@@ -34,7 +35,7 @@ class _Loop:
         """On the loop itself."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if self.at == math.inf else self._loop.call_at(self.at + TICK_S, self._rings)
+        self._timer = None if self.at == math.inf else ring_at(self._loop, self.at + TICK_S, self._rings)
 
     def _rings(self) -> None:
         self._timer, self.at = None, math.inf

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..timers import ring_at
 from .gate import Entry, Gate
 from .line import Caller, Wish
 from .queue import Place
@@ -36,7 +37,7 @@ class Ticket:
         """Wait for the turn. Whether it came in time; if not, the ticket is worth nothing."""
         if self.turn is None:
             return True
-        timer = None if self.by == math.inf else self.loop.call_at(self.by, self.wake)
+        timer = None if self.by == math.inf else ring_at(self.loop, self.by, self.wake)
         try:
             await self.turn
         except BaseException:
