@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import fields
 from typing import Any
 
+from typing_extensions import override
 from workload import MAX_TOKENS, PIECES, PROMPT, TEMPERATURE, TEXT, check_text
 
 import devsynth_providers as library
-from devsynth_providers import FREE, ChatRequest, Model, Policy, ProviderPort, Retry, Router, Rule, telemetry
-from devsynth_providers.testing import ScriptedProvider
+from devsynth_providers import (
+    FREE,
+    ChatRequest,
+    Chunk,
+    Model,
+    Policy,
+    ProviderPort,
+    Reply,
+    Request,
+    Retry,
+    Router,
+    Rule,
+    Usage,
+    telemetry,
+)
 
 from . import Missing, Peer
 from .lite import Bare
@@ -19,20 +33,19 @@ PROVIDERS = {"openai": "OpenAIProvider", "anthropic": "AnthropicProvider"}
 
 
 class Traced(Peer):
-    """With or without an OpenTelemetry SDK; the spans of one go to memory, and are dropped between measurements."""
+    """With or without an OpenTelemetry SDK, whose spans are counted, and dropped: what becomes of them elsewhere is no
+    part of a call."""
 
     def __init__(self, url: str, wire: str, *, traced: bool) -> None:
         super().__init__(url, wire)
         self.spans: Any = None
         if traced:
-            from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-            self.spans = InMemorySpanExporter()
+            self.spans = _counter()
             telemetry.configure(exporter=self.spans)
 
     def forget(self) -> None:
         if self.spans is not None:
-            self.spans.clear()
+            self.spans.came = 0
 
 
 class Ours(Traced):
@@ -46,6 +59,11 @@ class Ours(Traced):
 
     async def open(self) -> None:
         await self.port.warm_up()
+
+    def forget(self) -> None:
+        if self.spans is not None and not self.spans.came:
+            raise AssertionError("no span came: nothing was measured with them")
+        super().forget()
 
     async def call(self) -> str:
         return await self.port.generate(PROMPT, TEMPERATURE, MAX_TOKENS)
@@ -72,14 +90,36 @@ class Beside(Traced):
         check_text(await (way.call() if kind == "call" else way.stream()))
 
 
+class Says(ProviderPort):
+    """Always answers the same, and remembers nothing."""
+
+    def __init__(self, model: Model, pieces: Sequence[str]) -> None:
+        self._model = model
+        self._pieces = pieces
+
+    @property
+    @override
+    def model(self) -> Model:
+        return self._model
+
+    @override
+    async def send(self, request: Request) -> Reply:
+        return await Reply.open(self._model, self._chunks())
+
+    async def _chunks(self) -> AsyncGenerator[Chunk, None]:
+        for piece in self._pieces:
+            yield Chunk(piece)
+        yield Chunk(finish_reason="stop", usage=Usage(10, 20))
+
+
 class Inside(Traced):
     """What is left of a call if nothing is asked."""
 
     async def open(self) -> None:
         model = _model(self.url, "openai", "unified")
         self.model, self.request = model, ChatRequest.of(PROMPT)
-        self.router = _router(model, ScriptedProvider(*[TEXT] * 1_000_000, model=model))
-        self.streaming = _router(model, ScriptedProvider(*[PIECES] * 1_000_000, model=model))
+        self.router = _router(model, Says(model, [TEXT]))
+        self.streaming = _router(model, Says(model, PIECES))
 
     async def call(self) -> str:
         return await self.router.generate(PROMPT, TEMPERATURE, MAX_TOKENS)
@@ -93,6 +133,20 @@ class Inside(Traced):
             return
         with telemetry.request_span(self.request, "p"), telemetry.attempt_span(self.request, self.model):
             telemetry.event("fallback", reason="x")
+
+
+def _counter() -> Any:
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    class Counter(SpanExporter):
+        came = 0
+
+        @override
+        def export(self, spans: Sequence[Any]) -> SpanExportResult:
+            self.came += len(spans)
+            return SpanExportResult.SUCCESS
+
+    return Counter()
 
 
 def _model(url: str, wire: str, lane: str) -> Model:
