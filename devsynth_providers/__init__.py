@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     )
     from .cost_tracker import CostTracker as CostTracker
     from .decisions import DecisionLog as DecisionLog
-    from .deployment import stack as stack
     from .errors import (
         AccessDenied as AccessDenied,
     )
@@ -167,6 +166,7 @@ if TYPE_CHECKING:
     from .providers.stub import StubProvider as StubProvider
     from .reply import Reply as Reply
     from .router import Router as Router
+    from .stacks import stack as stack
     from .stores.redis_cache import RedisCache as RedisCache
     from .stores.response_cache import ResponseCache as ResponseCache
     from .stores.sqlite_ledger import SqliteLedger as SqliteLedger
@@ -258,7 +258,6 @@ _HOMES = {
     "analysis": "TaskAnalyzer TaskFacts",
     "cost_tracker": "CostTracker",
     "decisions": "DecisionLog",
-    "deployment": "stack",
     "errors": (
         "AccessDenied AllProvidersFailed AuthenticationError BudgetExceeded CircuitOpen ConfigurationError "
         "ContentFiltered ContextTooLong DevSynthError EmptyResponse InvalidRequest LedgerUnavailable LimitReached "
@@ -284,6 +283,7 @@ _HOMES = {
     "providers.stub": "StubProvider",
     "reply": "Reply",
     "router": "Router",
+    "stacks": "stack",
     "stores.redis_cache": "RedisCache",
     "stores.response_cache": "ResponseCache",
     "stores.sqlite_ledger": "SqliteLedger",

@@ -1,4 +1,4 @@
-"""What a router decides and asks by, as one value; and which of them calls still use when another has come."""
+"""What a router decides and asks by, as one value."""
 
 from __future__ import annotations
 
@@ -12,74 +12,26 @@ from types import MappingProxyType
 from .accounts import Book
 from .errors import ConfigurationError, NoModelFits, NotConfigured
 from .flights import Flights
-from .guard import Guard
-from .health import Circuit, Health, RetryBudget
+from .health import Circuit, Health
 from .hearsay import Commons
-from .layers.breaking import Breaking
 from .layers.cached import Cache, Cached, Kept
 from .layers.coalesced import Coalesced
 from .layers.fallback import FallbackProvider
 from .layers.hedged import Hedged
 from .layers.joined import Joined
-from .layers.limited import Limited
-from .layers.matched import Matched
-from .layers.metered import Metered
 from .layers.named import Named
-from .layers.rationed import Rationed
 from .layers.resuming import Resuming
-from .layers.retrying import Retrying
 from .layers.splitting import Splitting
-from .layers.timed import Timed
-from .layers.traced import Traced
 from .limits import Limiter
 from .measured import Measured
 from .policy import Conditions, Facts, Policy
 from .port import ProviderPort
 from .providers.base import BaseProvider
 from .providers.registry import ProviderRegistry
-from .reply import settle_left_behind
 from .shadow import Shadow
+from .stacks import stack
 from .stores.entries import Ledger
-from .types import Identity, Latency, Model, Plan, Retry, Timeouts
-
-
-def stack(
-    provider: ProviderPort,
-    *,
-    timeouts: Timeouts = Timeouts(),
-    retry: Retry = Retry(),
-    limiter: Limiter | None = None,
-    circuit: Circuit | None = None,
-    budget: RetryBudget | None = None,
-    book: Book | None = None,
-    commons: Commons | None = None,
-    show_content: bool = False,
-) -> ProviderPort:
-    """The layers around one model, innermost first, each with the reason for its place.
-
-    Without a *limiter* nothing waits for its turn, without a *circuit* nothing is left alone for having failed, and
-    without a *budget* retries are not counted together; without a *book* nothing is written into a ledger, and without
-    *commons* nothing is shared with other processes. Traces have prompts and answers only where *show_content* says so,
-    and the environment too.
-    """
-    layered = provider.bare  # without the retries and clocks it has for callers who use it alone
-    if limiter is not None and commons is not None:
-        # Below the turns of this process: only those whose turn it is here ask whether it is within what all may send.
-        layered = Rationed(layered, limiter, commons.shared, timeouts)
-    if limiter is not None:
-        # Below retries: each try is a request that the provider counts, and no slot is held between two. Below clocks
-        # and traces: they hear that a try waits, end it at the deadline, and tell for how long.
-        layered = Limited(layered, limiter)
-    layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
-    layered = Matched(layered)  # below traces: vectors that do not fit their texts are an attempt that failed
-    # One span and one Attempt for each try, those that ran out of time among them.
-    layered = Traced(layered, book, show_content=show_content)
-    if circuit is not None:
-        # A refusal is no try: no span, no Attempt. Below all that may wait or refuse: the probe is really sent.
-        # Below the retries: the next try does not knock where this one, or another request's, closed the door.
-        layered = Breaking(layered, circuit, timeouts, None if commons is None else commons.hearsay.spread)
-    layered = Metered(layered)  # a try that can not be paid is none: neither made nor written down
-    return Retrying(layered, retry, budget=budget)  # outside of all that makes up one try
+from .types import Identity, Latency, Model, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -324,55 +276,3 @@ class Hold:
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
-
-
-class Deployments:
-    """The deployment that serves, and those before it that calls still use.
-
-    Any thread may ask for it while another brings the next. A call takes no lock: none that a fork could leave behind.
-    """
-
-    def __init__(self, first: Deployment) -> None:
-        self.current = first
-        self._retired: list[Deployment] = []
-        self._unclosed: list[ProviderPort] = []
-        self._lock = Guard()
-
-    def hold(self) -> Hold:
-        """Claim the current deployment, until ``release``. Answers that were left behind give back what they have: this
-        call may wait for it."""
-        settle_left_behind()
-        while True:
-            held = Hold(self.current)
-            held.deployment.calls.add(held)
-            if held.deployment is self.current:
-                return held
-            held.deployment.calls.discard(held)  # another came in between, and may not have seen the claim
-
-    def release(self, held: Hold) -> bool:
-        """The call has ended. Whether there may be providers now that nobody uses."""
-        held.deployment.calls.discard(held)
-        return bool(self._retired or self._unclosed)
-
-    def put(self, following: Deployment) -> None:
-        """From now on calls begin with *following*."""
-        with self._lock:
-            self._retired.append(self.current)
-            self.current = following
-
-    def take_unused(self, *, at_once: bool = False) -> list[ProviderPort]:
-        """Providers that were built here and that nobody will use again, each once; *at_once*, also those that calls
-        of retired deployments use."""
-        with self._lock:
-            busy = [] if at_once else [each for each in self._retired if each.calls]
-            done = [each for each in self._retired if each not in busy]
-            self._retired = busy
-            used = {id(provider) for each in (self.current, *busy) for provider in each.opened.values()}
-            left = {id(provider): provider for each in done for provider in each.opened.values()}
-            unclosed, self._unclosed = self._unclosed, []
-        return unclosed + [provider for key, provider in left.items() if key not in used]
-
-    def put_back(self, unused: Collection[ProviderPort]) -> None:
-        """Whoever took them could not close them: the next may."""
-        with self._lock:
-            self._unclosed += unused

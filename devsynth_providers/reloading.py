@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import os
@@ -12,62 +11,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import telemetry
-from .background import Background
-from .deployment import Deployer, Deployments, Hold
 from .errors import ConfigurationError
 from .policy import Policy
 from .providers.threads import in_thread
+from .succession import Succession
 
 if TYPE_CHECKING:
     from .policy.watched import WatchedPolicy
 
 log = logging.getLogger("devsynth_providers")
-
-
-class Succession:
-    """Follows one deployment by another, and closes what only the former used once its last call has ended."""
-
-    def __init__(self, deployer: Deployer, deployments: Deployments) -> None:
-        self.deployer = deployer
-        self.deployments = deployments
-        self.background = Background()
-
-    def follow(self, policy: Policy, shadow: Policy | None) -> None:
-        """Let calls that begin from now on go by *policy*. Raises ``ConfigurationError`` if it can not be done."""
-        self.deployments.put(self.deployer.deploy(policy, shadow, self.deployments.current))
-        self.deployer.limiter.hold(policy)
-
-    def release(self, held: Hold) -> None:
-        """A call has ended."""
-        if self.deployments.release(held):
-            self.background.start(self.close_unused())
-
-    async def close_unused(self) -> None:
-        """Close what nobody uses any more. What can not be closed is told in the log: no call fails by it."""
-        unused = self.deployments.take_unused()
-        while unused:
-            try:
-                await unused[-1].aclose()
-            except Exception as error:  # noqa: BLE001 - a provider of somebody's own
-                name = unused[-1].model.name
-                log.warning("model %s, which is no longer used, could not be closed: %s", name, error)
-            except BaseException:
-                self.deployments.put_back(unused)  # the loop ends: closed in the next one
-                raise
-            unused.pop()
-
-    async def aclose(self) -> None:
-        """Close everything that was opened, whoever uses it."""
-        await self.background.ended()
-        left = self.deployments.take_unused(at_once=True)
-        opened = [*left, *self.deployments.current.opened.values()]
-        try:
-            failed = await asyncio.gather(*(each.aclose() for each in opened), return_exceptions=True)
-        except BaseException:
-            self.deployments.put_back(left)  # cut short: whoever closes the router again finds them
-            raise
-        for error in filter(None, failed):
-            raise error
 
 
 class Reloading:

@@ -14,7 +14,7 @@ from typing_extensions import override
 from . import telemetry
 from .analysis import TaskAnalyzer
 from .decisions import DecisionLog, Note
-from .deployment import Deployer, Deployment, Deployments, checked
+from .deployment import Deployer, Deployment, checked
 from .errors import ConfigurationError, DevSynthError
 from .guard import Guard
 from .health import Health
@@ -25,9 +25,10 @@ from .patience import Nobody, Patience, choose
 from .policy import Facts, Policy
 from .port import ProviderPort, as_request
 from .providers.registry import ProviderRegistry, registry
-from .reloading import Reloading, Succession, interval
+from .reloading import Reloading, interval
 from .reply import Reply
 from .shadow import ShadowReport
+from .succession import Deployments, Succession
 from .types import Call, ChatRequest, Model, Options, Plan, Request, RunBudget
 
 if TYPE_CHECKING:

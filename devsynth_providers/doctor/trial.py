@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from ..deployment import stack
 from ..errors import (
     AuthenticationError,
     ContentFiltered,
@@ -17,6 +16,7 @@ from ..errors import (
 )
 from ..port import ProviderPort
 from ..router import Router
+from ..stacks import stack
 from ..types import ChatRequest, EmbedRequest, Model, Request, Response, Retry
 from .finding import Finding
 from .servers import advice, facade
