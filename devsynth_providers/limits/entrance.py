@@ -7,14 +7,18 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ..policy import RateLimits
 from .gate import Entry, Gate
-from .line import Line, Wish
-from .ticket import Ticket
+from .line import Line, Where, Wish
+from .ticket import Ticket, wake
 
 TICK_S = 1e-6
 """So much later than planned an alarm rings: loops ring up to their clock's resolution too soon."""
+
+NEWS_S = 1.0
+"""By so much later than was known a gate has to open elsewhere for all who wait to be looked at."""
 
 Settle = Callable[[Gate, Entry, float], None]
 
@@ -100,6 +104,20 @@ class Entrance:
         self._look(ticket.loop.time)
         return ticket.inside
 
+    def send_back(self, ticket: Ticket, where: Where, wait_s: float) -> None:
+        """The turn of *ticket* is to come anew: elsewhere there is no room *where* for *wait_s*."""
+        with self._lock:
+            now = ticket.loop.time()
+            news = now + wait_s > max(now, self._line.back_until(where)) + NEWS_S
+            self._line.send_back(ticket, where, now + wait_s)
+            ticket.turn = ticket.loop.create_future()
+            self._enrol(ticket.loop, 1)
+            if news:
+                self._send_away()
+            self._let_in(now)
+            self._set_alarms()
+        self._work(ticket.loop.time)
+
     def give_back(self, ticket: Ticket, settle: Settle, *, pause_s: float = 0.0) -> None:
         """The call of *ticket* has ended, or will not be made; for *pause_s* no other is to follow it."""
 
@@ -139,7 +157,7 @@ class Entrance:
             for caller in self._line.admit(now):
                 if isinstance(caller, Ticket) and caller.turn is not None:
                     self._enrol(caller.loop, -1)
-                    if not _call(caller.loop, caller.wake):
+                    if not _wake(caller):
                         gone = True
                         for entry in caller.entries:
                             entry.gate.undo(entry)
@@ -152,11 +170,12 @@ class Entrance:
                 _call(loop, alarm.set)
 
     def _send_away(self) -> None:
-        """Tell those whose turn can not come in time any more, because the provider wants to be left alone."""
+        """Tell those whose turn can not come in time any more, because the provider wants to be left alone, or has no
+        room left by others."""
         for caller in list(self._line.queue):
-            if isinstance(caller, Ticket) and self._line.paused_until(caller.wish) > caller.by:
+            if isinstance(caller, Ticket) and self._line.barred_until(caller.wish) > caller.by:
                 self._drop(caller)
-                _call(caller.loop, caller.wake)
+                _wake(caller)
 
     def _drop(self, ticket: Ticket) -> bool:
         if not self._line.drop(ticket):
@@ -175,6 +194,11 @@ class Entrance:
             if alarm.at < math.inf:
                 alarm.at = math.inf
                 _call(loop, alarm.set)
+
+
+def _wake(ticket: Ticket) -> bool:
+    """Have *ticket* look what has become of it. Whether its loop is still there."""
+    return ticket.turn is None or _call(ticket.loop, partial(wake, ticket.turn))
 
 
 def _call(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> bool:

@@ -12,8 +12,8 @@ Kind = Literal["provider", "model"]
 
 
 def account(model: Model) -> Identity:
-    """The account that *model* is asked on, at its place: what a vendor counts, and what models may have in common. Those
-    that are files have this machine in common."""
+    """The account that *model* is asked on, at its place: what a vendor counts, and what models may have in common.
+    Those that are files have this machine in common."""
     identity = Identity.of(model)
     return identity._replace(model="", place=identity.place if model.base_url else "")
 
