@@ -298,6 +298,25 @@ class TestARouter:
         assert not circuits["m"].refuses
         await closed(router, shared)
 
+    async def test_asks_a_server_again_that_others_have_found_well_before_its_time(
+        self, opened: Callable[[], Shared], ask: Ask
+    ) -> None:
+        shared, other = opened(), opened()
+        router = Router(policy(M), {"m": ScriptedProvider("a")}, shared=shared)
+        circuits, models = router._deployments.current.circuits, router.policy.models
+        hearsay = Commons(shared).hearsay
+        for _ in range(2):
+            other.found(server_key(M, "model"), 30, "down")
+            await settled(other)
+            await hearsay._look(models, circuits)
+            assert circuits["m"].refuses
+            other.found(server_key(M, "model"), 0, "")
+            await settled(other)
+            await hearsay._look(models, circuits)
+            assert circuits["m"].closed
+        assert await ask(router) == "a"
+        await closed(router, shared, other)
+
 
 class TestAPlace:
     def test_is_a_file_or_the_url_of_a_server(self, tmp_path: Path) -> None:
