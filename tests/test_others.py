@@ -119,6 +119,17 @@ def test_they_pass_in_the_order_they_came_in_and_projects_in_turn_when_there_is_
     run_virtually(main())
 
 
+def test_room_that_a_call_of_this_process_makes_is_taken_at_once() -> None:
+    async def main() -> None:
+        server = Server(1.05)
+        held, elsewhere = limiter(RateLimits(concurrent=3)), Elsewhere({}, most=2)
+        await asyncio.gather(*(behind(server, held, elsewhere).generate("hi") for _ in range(8)))
+        assert server.asked == pytest.approx([0, 0, 1.05, 1.05, 2.1, 2.1, 3.15, 3.15], abs=0.001)
+        nobody_is_left(held, elsewhere)
+
+    run_virtually(main())
+
+
 def test_who_has_no_time_for_that_is_told_at_once_who_joins_and_who_is_waiting_already() -> None:
     async def main() -> None:
         server, began = Server(5.0), now()

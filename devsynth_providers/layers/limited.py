@@ -63,7 +63,8 @@ class Limited(Wrapper):
         by = math.inf if deadline is None else deadline - SPARE_S
         model = self.model
         entrance = self._limiter.entrance(model)
-        counts = self._others is not None or entrance.counts_tokens(model.name)
+        counted_elsewhere = self._others is not None and self._limiter.rates(model) != (None, None)
+        counts = counted_elsewhere or entrance.counts_tokens(model.name)
         tokens = most_tokens(request) if counts else 0
         ticket, expected_s, gate = entrance.join(Wish(model.name, request.project, tokens), by)
         if ticket is None:

@@ -11,14 +11,11 @@ from functools import partial
 
 from ..policy import RateLimits
 from .gate import Entry, Gate
-from .line import Line, Where, Wish
+from .line import BRIEF_S, Line, Where, Wish
 from .ticket import Ticket, wake
 
 TICK_S = 1e-6
 """So much later than planned an alarm rings: loops ring up to their clock's resolution too soon."""
-
-NEWS_S = 1.0
-"""By so much later than was known a gate has to open elsewhere for all who wait to be looked at."""
 
 Settle = Callable[[Gate, Entry, float], None]
 
@@ -108,7 +105,7 @@ class Entrance:
         """The turn of *ticket* is to come anew: elsewhere there is no room *where* for *wait_s*."""
         with self._lock:
             now = ticket.loop.time()
-            news = now + wait_s > max(now, self._line.back_until(where)) + NEWS_S
+            news = now + wait_s > max(now, self._line.back_until(where)) + BRIEF_S  # else it is not worth a look
             self._line.send_back(ticket, where, now + wait_s)
             ticket.turn = ticket.loop.create_future()
             self._enrol(ticket.loop, 1)
@@ -125,6 +122,7 @@ class Entrance:
             if not self._drop(ticket):
                 for entry in ticket.entries:
                     settle(entry.gate, entry, now)
+                self._line.ended(now)
             if pause_s and ticket.entries:
                 self._line.pause(ticket.wish, now, pause_s)
                 self._send_away()

@@ -16,6 +16,9 @@ NO_LIMITS = RateLimits()
 LONGEST_PAUSE_S = 3600.0
 """A provider that wants to be left alone for longer is believed so much."""
 
+BRIEF_S = 1.0
+"""Who is to try again so soon does not wait for the clock, but for somebody to leave."""
+
 
 class _Any:
     """Every lane, or every project; ``None`` is the project of those who name none."""
@@ -167,6 +170,14 @@ class Line:
         caller.inside, caller.entries = False, ()
         caller.place = self.queue.join(caller, wish.model, wish.project, wish.tokens, caller.rank)
         self._back[caller] = until, where
+
+    def ended(self, now: float) -> None:
+        """A call has: that may have made room elsewhere, for the first of those who were sent back for a moment."""
+        for place in self.queue.heads() if self._back else ():
+            until, where = self._back.get(place.item, (-math.inf, (ANY, ANY)))
+            if now < until <= now + BRIEF_S:
+                self._back[place.item] = now, where
+                return
 
     def admit(self, now: float) -> list[Caller]:
         """Let everybody pass whose turn it is now."""
