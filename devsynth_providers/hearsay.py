@@ -19,8 +19,9 @@ LOOK_S = 0.5
 class Hearsay:
     """Opens circuits of servers that another process that uses *shared* has found unwell, for as long as it has.
 
-    A finding is heard once: a circuit that closes since stays closed until there is another. Slowness is not told:
-    what is slow for one may be all that another has.
+    A finding is heard once: a circuit that closes since stays closed until there is another. Where it is taken back
+    before its time, circuits that only it has opened close. Slowness is not told: what is slow for one may be all that
+    another has.
     """
 
     def __init__(self, shared: Shared) -> None:
@@ -56,7 +57,10 @@ class Hearsay:
         for name, circuit in circuits.items():
             server = server_key(models[name], "model")
             found = unwell.get(server)
-            if found is not None and self._heard.get(server) != found.until:
+            if found is None:
+                if self._heard.pop(server, None) is not None:
+                    circuit.taken_back(LOOK_S)  # what is over by itself about now may only have been seen late
+            elif self._heard.get(server) != found.until:
                 self._heard[server] = found.until
                 circuit.told(found.for_s, found.reason)
 

@@ -9,7 +9,7 @@ from .layers.breaking import Breaking
 from .layers.limited import Limited
 from .layers.matched import Matched
 from .layers.metered import Metered
-from .layers.rationed import Rationed
+from .layers.rationed import Ration
 from .layers.retrying import Retrying
 from .layers.timed import Timed
 from .layers.traced import Traced
@@ -38,13 +38,12 @@ def stack(
     and the environment too.
     """
     layered = provider.bare  # without the retries and clocks it has for callers who use it alone
-    if limiter is not None and commons is not None:
-        # Below the turns of this process: only those whose turn it is here ask whether it is within what all may send.
-        layered = Rationed(layered, limiter, commons.shared, timeouts)
     if limiter is not None:
+        # Only those whose turn it is in this process ask whether it is within what all processes may send.
+        others = None if commons is None else Ration(limiter, commons.shared, timeouts)
         # Below retries: each try is a request that the provider counts, and no slot is held between two. Below clocks
         # and traces: they hear that a try waits, end it at the deadline, and tell for how long.
-        layered = Limited(layered, limiter)
+        layered = Limited(layered, limiter, others)
     layered = Timed(layered, timeouts)  # next to the wire: each attempt has clocks of its own
     layered = Matched(layered)  # below traces: vectors that do not fit their texts are an attempt that failed
     # One span and one Attempt for each try, those that ran out of time among them.

@@ -360,3 +360,45 @@ def test_whatever_happens_there_is_one_probe_at_most_and_a_moment_only_moves_on_
     assert last is not None
     made.settle(now, last, GOOD)
     assert made.state(now) == "closed" or made.slow
+
+
+def test_what_others_take_back_before_its_time_closes_it_if_nothing_else_is_against_it() -> None:
+    made = breaker()
+    made.told(0, 30, "down")
+    made.told(1, 60, "down")
+    assert (made.state(40), made.refuses, made.reason) == ("open", True, "down")
+    made.taken_back(40, 0.5)
+    assert made.closed
+    for own in (Verdict(bad=True, hold_s=40), Verdict(bad=True, hold_s=40, at_once=True)):
+        made, leave = breaker(), Pass(0)
+        made.told(0, 30, "down")
+        made.settle(1, leave, own)
+        made.taken_back(2, 0.5)
+        assert made.state(40) == "open", "its own attempt says more"
+    made = opened()
+    made.told(1, 30, "down")
+    assert made.state(2) == "half_open"
+    made.taken_back(1, 0.5)
+    assert not made.closed
+
+
+def test_what_others_have_said_to_be_over_about_now_is_left_to_a_probe() -> None:
+    made = breaker()
+    made.told(0, 30, "down")
+    made.taken_back(29.8, 0.5)
+    made.taken_back(30.1, 0.5)
+    probe = made.admit(30.1, 10)
+    assert probe is not None
+    assert probe.probe
+    made.told(30.2, 60, "still down")
+    made.heard(31, probe)
+    assert made.closed, "what it has found itself counts more"
+
+
+def test_one_that_is_open_for_slowness_is_no_better_for_what_others_take_back() -> None:
+    made = breaker()
+    end(made, SLOW, times=10)
+    made.told(0, 30, "down")
+    assert made.refuses
+    made.taken_back(10, 0.5)
+    assert not made.closed

@@ -120,6 +120,31 @@ class TestShow:
         assert [cli("cache", "show", "--cache", str(other), "--key", str(home / "no"))[0] for _ in "a"] == [3]
 
 
+class TestClaims:
+    """Marks of calls under way stand in the cache, and are no answers."""
+
+    def test_are_neither_counted_nor_exported_nor_pruned(self, cli: Run, place: Path) -> None:
+        async def work() -> None:
+            cache = ResponseCache(60)
+            done = await cache.claim("t", "asked", 60)
+            assert done is not None
+            await cache.claim("t", "under way", 60)
+            await cache.set("t", "k", "over")
+            done.done()
+            await cache.aclose()
+
+        asyncio.run(work())
+        ((rows,),) = execute(place, "SELECT count(*) FROM Cache")
+        assert rows == 3
+        assert (told(cli, "show")["entries"], told(cli, "show")["valid"]) == (1, 1)
+        assert [json.loads(line)["value"] for line in cli("cache", "export")[1].splitlines()] == ["over"]
+        assert cli("cache", "prune", "--before", "2100-01-01") == (0, "1 entry would go; say --yes\n", "")
+        execute(place, "UPDATE Cache SET value = x'00' WHERE tag IS NOT NULL")
+        assert told(cli, "show")["unverified"] == 2, "what only says that it is a claim is not hidden"
+        assert cli("cache", "clear", "--yes") == (0, "removed 1 entry\n", "")
+        assert execute(place, "SELECT * FROM Cache") == []
+
+
 class TestExport:
     def test_has_what_can_be_told_of_an_entry(self, cli: Run, home: Path) -> None:
         keep("b")

@@ -24,6 +24,7 @@ from devsynth_providers.types import Chunk, Keep
 
 from .conftest import Ask
 from .helpers import model, policy
+from .points import Points
 
 SECRET = b"s" * 32
 
@@ -140,6 +141,40 @@ async def test_the_trace_says_that_it_waited(tmp_path: Path, spans: Callable[[],
     await at_once(tmp_path, ScriptedProvider("a"), lambda router: ask(router, temperature=0))
     events = [event for span in spans() for event in span.events if event.name == "cache.waited"]
     assert [event.attributes["model"] for event in events if event.attributes] == ["m"]
+
+
+async def test_who_waited_is_counted_once_as_what_came_of_it(
+    tmp_path: Path, measured: Callable[[], Points], ask: Ask
+) -> None:
+    def counted() -> tuple[float, float]:
+        seen = measured()
+        hits, misses = (seen.total("devsynth.cache.requests", devsynth__result=each) for each in ("hit", "miss"))
+        return hits, misses
+
+    await at_once(tmp_path / "a", ScriptedProvider("a"), lambda router: ask(router, temperature=0))
+    assert counted() == (1, 1)
+    await at_once(tmp_path / "b", StubProvider(), lambda router: router.embed_batch(["a text", "another"]))
+    assert counted() == (2, 2)
+    cut = ScriptedProvider(Chunk("cut", finish_reason="length"), "whole")
+    await at_once(tmp_path / "c", cut, lambda router: router.complete("hi", temperature=0))
+    assert counted() == (0, 2)
+
+
+async def test_whoever_shares_a_call_within_a_process_has_missed_too(
+    tmp_path: Path, measured: Callable[[], Points]
+) -> None:
+    held, cache = Held(ScriptedProvider("a")), on(tmp_path)
+    router = Router(policy(model("m"), cache=Keep()), {"m": held}, cache=cache)
+    both = [asyncio.ensure_future(router.complete("hi", temperature=0)) for _ in range(2)]
+    while cache.statistics.misses < 2:
+        await asyncio.sleep(0.01)
+    held.go_on.set()
+    await asyncio.gather(*both)
+    seen = measured()
+    assert held.asked == 1
+    assert seen.total("devsynth.cache.requests", devsynth__result="miss") == 2
+    assert seen.total("devsynth.cache.requests", devsynth__result="hit") == 0
+    await close([router])
 
 
 class TestAClaim:

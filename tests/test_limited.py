@@ -509,6 +509,28 @@ class TestReload:
 
         run_virtually(main())
 
+    def test_what_a_provider_takes_it_takes_for_each_account_at_each_place(self) -> None:
+        async def main() -> None:
+            places = {
+                "a": model("a", base_url="http://one.example/v1"),
+                "b": model("b", base_url="http://one.example/v1/"),
+                "c": model("c", base_url="http://two.example/v1"),
+                "d": model("d", base_url="http://one.example/v1", api_key_env="ANOTHER"),
+                "e": model("e", path="/models/e.gguf"),
+                "f": model("f", path="/models/f.gguf"),
+            }
+            servers = {name: Server(name=name) for name in places}
+            for name, each in servers.items():
+                each._model = places[name]
+            stated = replace(policy(*places.values()), limits={"test": RateLimits(concurrent=1)})
+            held = Limiter()
+            held.hold(stated)
+            await asyncio.gather(*(Limited(each, held).generate("hi") for each in servers.values()))
+            asked = {name: each.asked for name, each in servers.items()}
+            assert asked == {"a": [0], "b": [1], "c": [0], "d": [0], "e": [0], "f": [1]}
+
+        run_virtually(main())
+
     def test_routers_share_a_limiter_only_if_they_are_given_one(self) -> None:
         async def main() -> None:
             server, shared = Server(), Limiter()

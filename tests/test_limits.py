@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from typing_extensions import override
 
 from devsynth_providers import RateLimits
-from devsynth_providers.limits import Ticket, Wish
+from devsynth_providers.limits import ANY, Ticket, Wish
 from devsynth_providers.limits.entrance import TICK_S, Entrance
 from devsynth_providers.limits.gate import FLOOR, Gate
 from devsynth_providers.limits.line import Line
@@ -72,6 +73,15 @@ class TestWindow:
             window.charge(now, 1)
         assert now == pytest.approx(expected)
 
+    def test_what_did_not_pass_leaves_nothing_behind(self) -> None:
+        window = Window(10)
+        window.charge(0, 4)
+        first, second = window.charge(1, 3), window.charge(2, 3)
+        window.undo(first)
+        window.undo(second)
+        assert len(window._log) == 1
+        assert window.free_at(2, 6) == 2
+
     def test_a_correction_upwards_is_paid_for_later(self) -> None:
         window = Window(10)
         window.correct(window.charge(0, 5), 30)
@@ -127,6 +137,36 @@ class TestQueue:
             assert all(served[project] <= served[other] + 1 for other in left if left[other])
         assert served.total() == len(joined)
         assert (len(queue), queue.size) == (0, 0)
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("pqr")), min_size=1, max_size=20),
+        st.integers(1, 8),
+        st.randoms(use_true_random=False),
+    )
+    def test_who_comes_back_stands_where_it_stood(
+        self, joined: list[tuple[str, str]], several: int, chance: Random
+    ) -> None:
+        def order(queue: FairQueue[int]) -> list[int]:
+            told = []
+            while (place := next(queue.heads(), None)) is not None:
+                queue.take(place)
+                told.append(place.item)
+            return told
+
+        def filled() -> FairQueue[int]:
+            queue: FairQueue[int] = FairQueue()
+            for number, (lane, project) in enumerate(joined):
+                queue.join(number, lane, project, 1)
+            return queue
+
+        queue = filled()
+        taken = [(place, queue.take(place)) for _ in range(several) if (place := next(queue.heads(), None)) is not None]
+        chance.shuffle(taken)
+        for place, rank in taken:
+            queue.join(place.item, place.lane, place.project, place.size, rank)
+        assert (len(queue), queue.size) == (len(joined), len(joined))
+        by_project = [[each for each in order(made) if joined[each][1] == "p"] for made in (filled(), queue)]
+        assert by_project[0] == by_project[1]
 
 
 class Crowd(RuleBasedStateMachine):
@@ -191,6 +231,15 @@ class Crowd(RuleBasedStateMachine):
         del ticket
         self.run()
 
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data(), lane=st.booleans(), project=st.booleans(), wait_s=st.sampled_from([0.1, 8.0, 40.0]))
+    def go_back(self, data: st.DataObject, lane: bool, project: bool, wait_s: float) -> None:
+        ticket = self.inside.pop(data.draw(st.integers(0, len(self.inside) - 1)))
+        where = ticket.wish.model if lane else ANY, ticket.wish.project if project else ANY
+        self.waiting.append((self.loop.create_task(ticket.again(where, wait_s)), ticket))
+        del ticket
+        self.run()
+
     @rule(slots=st.sampled_from([1, 2, 5]), requests=st.sampled_from([None, 3, 6]))
     def other_limits(self, slots: int, requests: int | None) -> None:
         self.rates = RateLimits(concurrent=slots, requests_per_minute=requests)
@@ -205,14 +254,17 @@ class Crowd(RuleBasedStateMachine):
         assert gate.running == len(self.inside) <= self.most
         self.most = max(self.rates.concurrent or 0, gate.running)  # those above a limit that was lowered may end
         assert model_gate.running == sum(ticket.wish.model == "m" for ticket in self.inside) <= 1
+        assert set(line._back) <= set(line.queue)
         assert len(line.queue) == len(self.waiting) == sum(each.waiting for each in self.entrance._loops.values())
 
     @invariant()
     def nobody_waits_without_a_reason(self) -> None:
         line, now = self.entrance._line, self.loop.time() - 2 * TICK_S
         if self.waiting and (place := next(line.queue.heads(), None)) is not None:
-            wish = place.item.wish
-            assert line.paused_until(wish) > now or any(gate.free_at(now, 10) > now for gate in line.gates(wish))
+            wish, (back_until, _) = place.item.wish, line._back.get(place.item, (-math.inf, None))
+            assert max(line.paused_until(wish), back_until) > now or any(
+                gate.free_at(now, 10) > now for gate in line.gates(wish)
+            )
 
     @override
     def teardown(self) -> None:

@@ -199,13 +199,15 @@ def test_in_no_minute_does_more_pass_than_allowed(
         assert tokens is None or sum(minute) <= tokens or len(minute) == 1
 
 
-def test_what_a_killed_process_had_under_way_is_over(place: Callable[[], str]) -> None:
+def test_what_a_killed_process_had_under_way_is_over_at_each_gate(place: Callable[[], str]) -> None:
     code = """
         import asyncio, os, signal, sys
         from devsynth_providers.stores.shared import Leave, Quota
         from devsynth_providers.stores.shares import shared_at
         async def main():
-            assert isinstance(await shared_at(sys.argv[1]).enter([Quota("killed", concurrent=1)], 1, 600), Leave)
+            shared = shared_at(sys.argv[1])
+            for gate in ("killed", "there too"):
+                assert isinstance(await shared.enter([Quota(gate, concurrent=1)], 1, 600), Leave)
             os.kill(os.getpid(), signal.SIGKILL)
         asyncio.run(main())
     """
@@ -214,10 +216,14 @@ def test_what_a_killed_process_had_under_way_is_over(place: Callable[[], str]) -
     assert killed.returncode == -signal.SIGKILL
 
     async def main() -> None:
-        shared, quotas = shared_at(where), [Quota("killed", concurrent=1)]
+        shared = shared_at(where)
+        gates = [[Quota(gate, concurrent=1)] for gate in ("killed", "there too")]
         if isinstance(shared, RedisShared):
-            assert isinstance(await shared.enter(quotas, 1, 60), Full), "the look for those who have ended comes after"
-        assert await asked(shared, quotas, 2) == [True, False]
+            for quotas in gates:
+                full = await shared.enter(quotas, 1, 60)
+                assert isinstance(full, Full), "the look for those who have ended comes after"
+        for quotas in gates:
+            assert await asked(shared, quotas, 2) == [True, False]
         await shared.aclose()
 
     asyncio.run(main())
@@ -298,6 +304,25 @@ class TestARouter:
         assert not circuits["m"].refuses
         await closed(router, shared)
 
+    async def test_asks_a_server_again_that_others_have_found_well_before_its_time(
+        self, opened: Callable[[], Shared], ask: Ask
+    ) -> None:
+        shared, other = opened(), opened()
+        router = Router(policy(M), {"m": ScriptedProvider("a")}, shared=shared)
+        circuits, models = router._deployments.current.circuits, router.policy.models
+        hearsay = Commons(shared).hearsay
+        for _ in range(2):
+            other.found(server_key(M, "model"), 30, "down")
+            await settled(other)
+            await hearsay._look(models, circuits)
+            assert circuits["m"].refuses
+            other.found(server_key(M, "model"), 0, "")
+            await settled(other)
+            await hearsay._look(models, circuits)
+            assert circuits["m"].closed
+        assert await ask(router) == "a"
+        await closed(router, shared, other)
+
 
 class TestAPlace:
     def test_is_a_file_or_the_url_of_a_server(self, tmp_path: Path) -> None:
@@ -337,6 +362,38 @@ class TestAPlace:
         now[0] -= 86_400
         assert await asked(shared, quotas, 2) == [True, False]
         await closed(shared)
+
+    async def test_asks_for_no_more_work_where_there_are_many_gates(self, tmp_path: Path) -> None:
+        async def steps(gates: int) -> int:
+            """What SQLite does for one call, in instructions."""
+            shared = SqliteShared(tmp_path / str(gates), clock=lambda: 1e9)
+            for number in range(gates):
+                await shared.enter([Quota(f"g{number:04}")], 1, 60)
+            done = [0]
+
+            def count() -> None:
+                done[0] += 1
+
+            await shared.unwell()
+            shared._database.opened().set_progress_handler(count, 1)
+            await shared.enter([Quota("h")], 1, 60)
+            await closed(shared)
+            return done[0]
+
+        assert await steps(1000) <= 1.5 * await steps(10)
+
+    async def test_keeps_nothing_for_long_of_gates_that_nobody_asks_at(self, tmp_path: Path) -> None:
+        now = [1e9]
+        shared = SqliteShared(tmp_path / "shared", clock=lambda: now[0])
+        for number in range(50):
+            await shared.enter([Quota(f"g{number}")], 1, 60)
+        now[0] += WINDOW_S + 2
+        for _ in range(52):
+            await shared.enter([Quota("h")], 1, 60)
+        await shared.aclose()
+        with closing(sqlite3.connect(tmp_path / "shared")) as database:
+            for table in ("passed", "under_way"):
+                assert database.execute(f"SELECT DISTINCT gate FROM {table}").fetchall() == [("h",)]
 
     async def test_on_a_server_that_is_away_is_told_in_bounded_time(self, tmp_path: Path) -> None:
         shared = RedisShared("redis://127.0.0.1:1/0")

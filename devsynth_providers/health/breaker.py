@@ -43,6 +43,8 @@ class Breaker:
         self._closed_at = float("-inf")
         self._probe: Pass | None = None
         self._probe_until = 0.0
+        self._told_until: float | None = None
+        """Until when it is open if that is by the word of others alone."""
         self._doubt = False
         self.changes = 0
         """How often its state has changed."""
@@ -141,6 +143,19 @@ class Breaker:
                 self._open(now, SLOW, slow=True)
                 return "open"
         return None
+
+    def told(self, now: float, for_s: float, reason: str) -> None:
+        """Others have found the server unwell: it is to be left alone for so long. Own attempts say more."""
+        alone = self._until is None or (self._until == self._told_until and not self.probing(now))
+        if alone or self.slow:
+            self._hold(now, Verdict(bad=True, reason=reason, hold_s=for_s))
+            self._told_until = self._until if alone else None
+
+    def taken_back(self, now: float, early_s: float) -> None:
+        """Others have found it well again, *early_s* before the time that they had said, or more. So it closes, where
+        their word was all that there was against it."""
+        if self._until is not None and self._until == self._told_until and self._until - now >= early_s:
+            self._close(now)
 
     def nobody_tells(self) -> None:
         """Those who were let through will not tell how it ended: they are in another process."""

@@ -45,8 +45,12 @@ class Circuit:
     def told(self, for_s: float, reason: str) -> None:
         """Another process has found the server unwell: it is to be left alone for so long, for this *reason*."""
         with self._guard:
-            if not self._breaker.refuses:
-                self._breaker.settle(self._clock(), Pass(-1), Verdict(bad=True, reason=reason, hold_s=for_s))
+            self._breaker.told(self._clock(), for_s, reason)
+
+    def taken_back(self, early_s: float) -> None:
+        """It has found it well again, *early_s* before that was over, or more."""
+        with self._guard:
+            self._breaker.taken_back(self._clock(), early_s)
 
     @property
     def refuses(self) -> bool:

@@ -66,6 +66,12 @@ class Cached(Wrapper):
             self._missed = key
         return kept
 
+    def missed(self) -> None:
+        """Count that ``kept`` found nothing, if ``send`` has not seen to that: others may have been asked instead."""
+        if self._missed:
+            self._missed = ""
+            self._count(0, 1)
+
     @override
     async def send(self, request: Request) -> Reply:
         if isinstance(request, EmbedRequest):
@@ -80,6 +86,7 @@ class Cached(Wrapper):
         try:
             if not claim.own and (kept := await self._replayed(scope, key)) is not None:
                 return kept
+            self._count(0, 1)
             reply = await self.inner.send(request)
         except BaseException:
             claim.done()
@@ -106,6 +113,7 @@ class Cached(Wrapper):
         try:
             if not claim.own:
                 known = await self._known(scope, keys)
+            self._count(len(known), len(keys) - len(known))
             return await self._joined(request, scope, keys, known)
         finally:
             claim.done()
@@ -158,14 +166,20 @@ class Cached(Wrapper):
         kept = await self._cache.get_many(scope, [key for key in keys if key is not None])
         hits, model = len(kept), self.model.name
         telemetry.event("cache.lookup", model=model, hits=hits, misses=len(keys) - hits)
-        telemetry.count(telemetry.CACHE_REQUESTS, hits, model=model, result="hit")
-        telemetry.count(telemetry.CACHE_REQUESTS, len(keys) - hits, model=model, result="miss")
         return kept
+
+    def _count(self, hits: int, misses: int) -> None:
+        """Once for each request, when it is known: one that misses may find its answer after all, if others ask."""
+        telemetry.count(telemetry.CACHE_REQUESTS, hits, model=self.model.name, result="hit")
+        telemetry.count(telemetry.CACHE_REQUESTS, misses, model=self.model.name, result="miss")
 
     async def _replayed(self, scope: str, key: str) -> Reply | None:
         """The answer that is kept at *key*, if there is one."""
         pieces = _read(list[Chunk], (await self._looked_up(scope, [key])).get(key))
-        return await self._given(pieces) if pieces else None
+        if not pieces:
+            return None
+        self._count(1, 0)
+        return await self._given(pieces)
 
     async def _given(self, pieces: Sequence[Chunk]) -> Reply:
         reply = await Reply.open(self.model, _each(pieces))
@@ -189,7 +203,12 @@ class Kept(Wrapper):
     @override
     async def send(self, request: Request) -> Reply:
         kept = await self._first.kept(request)
-        return await self.inner.send(request) if kept is None else kept
+        if kept is not None:
+            return kept
+        try:
+            return await self.inner.send(request)
+        finally:
+            self._first.missed()
 
 
 def _scope(request: Request) -> str:

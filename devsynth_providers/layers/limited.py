@@ -13,7 +13,7 @@ from ..limits import Limiter, Ticket, Wish
 from ..port import ProviderPort
 from ..reply import Reply
 from ..types import Request
-from .turn import SPARE_S, most_tokens, refusal, told, used
+from .turn import SPARE_S, Others, Over, most_tokens, nobody_counts, refusal, told, used
 from .wrapper import Wrapper
 
 _OVERLOADED = (503, 529)
@@ -26,24 +26,31 @@ class Limited(Wrapper):
     the whole prompt and ``max_tokens`` of answer, as providers reckon themselves when they admit a call (OpenAI, guide
     "Rate limits"); afterwards it counts what was reported. So no minute gets too much because answers were longer than
     usual; where ``max_tokens`` is far above what is needed, fewer calls are under way at once than could be.
-    A provider that refuses, by 429, or 503 and 529 for being overloaded, is asked less for a while.
+    A provider that refuses, by 429, or 503 and 529 for being overloaded, is asked less for a while. Where *others* send
+    to it, too, whose turn it is here still needs their leave.
     """
 
-    def __init__(self, inner: ProviderPort, limiter: Limiter) -> None:
+    def __init__(self, inner: ProviderPort, limiter: Limiter, others: Others | None = None) -> None:
         super().__init__(inner)
         self._limiter = limiter
+        self._others = others
 
     @override
     async def send(self, request: Request) -> Reply:
         ticket = await self._turn(request)
+        over: Over = nobody_counts
         try:
+            if self._others is not None:
+                over = await self._others.leave(self.model, request, ticket)
             reply = await self.inner.send(request)
         except BaseException as error:
+            over(used(error, ticket.wish.tokens))
             _failed(ticket, error)
             raise
 
         def finish(reply: Reply, error: BaseException | None) -> None:
             tokens = told(reply.reported_usage, ticket.wish.tokens)
+            over(tokens)
             if error is None:
                 ticket.answered(tokens)
             else:
@@ -56,7 +63,9 @@ class Limited(Wrapper):
         by = math.inf if deadline is None else deadline - SPARE_S
         model = self.model
         entrance = self._limiter.entrance(model)
-        tokens = most_tokens(request) if entrance.counts_tokens(model.name) else 0
+        counted_elsewhere = self._others is not None and self._limiter.rates(model) != (None, None)
+        counts = counted_elsewhere or entrance.counts_tokens(model.name)
+        tokens = most_tokens(request) if counts else 0
         ticket, expected_s, gate = entrance.join(Wish(model.name, request.project, tokens), by)
         if ticket is None:
             raise refusal(model, gate, expected_s)

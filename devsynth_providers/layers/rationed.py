@@ -6,116 +6,100 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from typing_extensions import override
+from typing import NamedTuple
 
 from .. import telemetry, turns
-from ..limits import Limiter
+from ..limits import ANY, Lane, Limiter, Ticket, Where
 from ..policy import RateLimits
-from ..port import ProviderPort
-from ..reply import Reply
 from ..stores.servers import Kind, server_key
 from ..stores.shared import Full, Leave, Quota, Shared, SharedUnavailable
-from ..types import Request, Timeouts
-from .turn import SPARE_S, most_tokens, refusal, told, used
-from .wrapper import Wrapper
+from ..types import Model, Request, Timeouts
+from .turn import SPARE_S, Over, nobody_counts, refusal
 
 AWAY_S = 5.0
 """What can not be reached is not asked again for so long: each time may take seconds."""
 _log = logging.getLogger("devsynth_providers")
 
 
-@dataclass(frozen=True, slots=True)
-class _Gates:
-    """What a call passes: for those who count, and, in the same order, for people."""
+class _Gate(NamedTuple):
+    """A gate that a call passes: for those who count, for people, and for those who wait in this process."""
 
-    quotas: Sequence[Quota]
-    names: Sequence[str]
+    quota: Quota
+    name: str
+    where: Where
 
 
-class Rationed(Wrapper):
-    """Let a call pass whose turn it is in this process only if it is within the limits of all that use *shared*.
+class Ration:
+    """Let a call be made whose turn it is in this process only if it is within the limits of all that use *shared*.
 
-    The *limiter* says what these are. Whoever has no leave asks for it again, when there is likely to be some; no
-    order is kept between processes. Where *shared* can not be reached the limits of this process hold alone.
+    The *limiter* says what these are. Whoever has no leave goes back to where it stood in this process, holding up only
+    those who would have none either, and asks again when there is likely to be some; no order is kept between
+    processes. Where *shared* can not be reached the limits of this process hold alone.
     """
 
-    def __init__(self, inner: ProviderPort, limiter: Limiter, shared: Shared, timeouts: Timeouts = Timeouts()) -> None:
-        super().__init__(inner)
+    def __init__(self, limiter: Limiter, shared: Shared, timeouts: Timeouts = Timeouts()) -> None:
         self._limiter = limiter
         self._shared = shared
         self._total_s = timeouts.total_s
         self._warned = False
         self._away_until = 0.0
 
-    @override
-    async def send(self, request: Request) -> Reply:
-        gates = self._gates(request)
-        if not gates.quotas or time.monotonic() < self._away_until:
-            return await self.inner.send(request)
-        tokens = most_tokens(request)
-        leave = await self._leave(request, gates, tokens)
-        if leave is None:
-            return await self.inner.send(request)
-        try:
-            reply = await self.inner.send(request)
-        except BaseException as error:
-            self._shared.left(gates.quotas, leave, used(error, tokens))
-            raise
-        return reply.on_finish(
-            lambda reply, _: self._shared.left(gates.quotas, leave, told(reply.reported_usage, tokens))
-        )
-
-    async def _leave(self, request: Request, gates: _Gates, tokens: int) -> Leave | None:
+    async def leave(self, model: Model, request: Request, ticket: Ticket) -> Over:
+        """Wait until the call to *model* that *ticket* is of may be made. Whoever makes it says when it is over."""
+        gates = self._gates(model, request.project)
+        if not gates or time.monotonic() < self._away_until:
+            return nobody_counts
+        quotas = [gate.quota for gate in gates]
         clock = asyncio.get_running_loop().time
-        began, waits, name = clock(), False, ""
+        began, name = clock(), ""
         deadline = began + self._total_s if request.call.deadline is None else request.call.deadline
-        while True:
-            try:
-                answer = await self._shared.enter(gates.quotas, tokens, max(0.0, deadline - clock()))
-            except SharedUnavailable as error:
-                answer = None
-                self._left_alone(error)
-            if not isinstance(answer, Full):
-                break
-            name = gates.names[answer.number]
-            if not waits:
+        while isinstance(answer := await self._asked(quotas, ticket.wish.tokens, max(0.0, deadline - clock())), Full):
+            _, full, where = gates[answer.number]
+            if not name:
                 turns.waiting()
-                waits = True
-            if clock() + answer.wait_s > deadline - SPARE_S:
+            name = full
+            late = clock() + answer.wait_s > deadline - SPARE_S
+            if late or not await ticket.again(where, answer.wait_s):
                 turns.begun(clock() - began)
-                raise refusal(self.model, name, answer.wait_s)
-            await asyncio.sleep(answer.wait_s)
-        if waits:
+                raise refusal(model, name, answer.wait_s if late else None, clock() - began)
+        if name:
             waited_s = clock() - began
             turns.begun(waited_s)
-            telemetry.measure(telemetry.QUEUE_WAIT, waited_s, model=self.model.name)
+            telemetry.measure(telemetry.QUEUE_WAIT, waited_s, model=model.name)
             telemetry.event("limit.waited", limit=name, wait_s=waited_s, shared=True)
-        return answer
+        left = answer
+        return nobody_counts if left is None else lambda tokens: self._shared.left(quotas, left, tokens)
 
-    def _gates(self, request: Request) -> _Gates:
+    async def _asked(self, quotas: Sequence[Quota], tokens: int, lease_s: float) -> Leave | Full | None:
+        try:
+            return await self._shared.enter(quotas, tokens, lease_s)
+        except SharedUnavailable as error:
+            self._away_until = time.monotonic() + AWAY_S
+            if not self._warned:
+                self._warned = True
+                _log.warning("limits hold for this process alone: %s", error)
+            return None
+
+    def _gates(self, model: Model, project: str | None) -> Sequence[_Gate]:
         """For the provider's account at its place, and for the model there; of each, for the project, and for all."""
-        model, project = self.model, request.project
         whole, own = self._limiter.rates(model)
-        quotas, names = list[Quota](), list[str]()
-        all_rates: tuple[tuple[Kind, str, RateLimits | None], ...] = (
-            ("provider", model.provider, whole),
-            ("model", model.name, own),
+        gates = list[_Gate]()
+        all_rates: tuple[tuple[Kind, str, RateLimits | None, Lane], ...] = (
+            ("provider", model.provider, whole, ANY),
+            ("model", model.name, own, model.name),
         )
-        for kind, name, rates in all_rates:
-            for each, of in ((rates, None), (None if rates is None else rates.per_project, project or "")):
-                if each is not None and _limits(each):
-                    gate = server_key(model, kind, "" if of is None else f"for {of}")
-                    quotas.append(Quota(gate, each.requests_per_minute, each.tokens_per_minute, each.concurrent))
-                    names.append(name if of is None else f"{name} for {of or 'requests of no project'}")
-        return _Gates(quotas, names)
+        for kind, name, rates, lane in all_rates:
+            if rates is not None and _limits(rates):
+                gates.append(_gate(server_key(model, kind, ""), rates, name, (lane, ANY)))
+            if rates is not None and (each := rates.per_project) is not None and _limits(each):
+                gate = server_key(model, kind, f"for {project or ''}")
+                gates.append(_gate(gate, each, f"{name} for {project or 'requests of no project'}", (lane, project)))
+        return gates
 
-    def _left_alone(self, error: SharedUnavailable) -> None:
-        self._away_until = time.monotonic() + AWAY_S
-        if not self._warned:
-            self._warned = True
-            _log.warning("limits hold for this process alone: %s", error)
+
+def _gate(gate: str, rates: RateLimits, name: str, where: Where) -> _Gate:
+    quota = Quota(gate, rates.requests_per_minute, rates.tokens_per_minute, rates.concurrent)
+    return _Gate(quota, name, where)
 
 
 def _limits(rates: RateLimits) -> bool:

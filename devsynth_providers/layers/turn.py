@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from .. import telemetry
 from ..analysis import estimate_tokens
 from ..errors import LimitReached, ProviderError
+from ..limits import Ticket
 from ..types import ChatRequest, Model, Request, Usage
 
 SPARE_S = 0.05
 """A turn that comes so short before the deadline is none."""
+
+Over = Callable[[int | None], None]
+"""To be told when a call is over, and the tokens that it used, ``None`` where nobody knows."""
+
+
+class Others(Protocol):
+    """Those who send to the same providers from elsewhere."""
+
+    async def leave(self, model: Model, request: Request, ticket: Ticket) -> Over:
+        """Wait until the call to *model* whose turn has come with *ticket* may be made, as far as they are concerned.
+        Raises ``LimitReached`` if that would not be in time."""
+
+
+def nobody_counts(tokens: int | None) -> None:
+    """Nobody needs to be told that it is over."""
 
 
 def most_tokens(request: Request) -> int:

@@ -7,12 +7,13 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ..policy import RateLimits
 from ..timers import ring_at
 from .gate import Entry, Gate
-from .line import Line, Wish
-from .ticket import Ticket
+from .line import BRIEF_S, Line, Where, Wish
+from .ticket import Ticket, wake
 
 TICK_S = 1e-6
 """So much later than planned an alarm rings: loops ring up to their clock's resolution too soon."""
@@ -101,6 +102,20 @@ class Entrance:
         self._look(ticket.loop.time)
         return ticket.inside
 
+    def send_back(self, ticket: Ticket, where: Where, wait_s: float) -> None:
+        """The turn of *ticket* is to come anew: elsewhere there is no room *where* for *wait_s*."""
+        with self._lock:
+            now = ticket.loop.time()
+            news = now + wait_s > max(now, self._line.back_until(where)) + BRIEF_S  # else it is not worth a look
+            self._line.send_back(ticket, where, now + wait_s)
+            ticket.turn = ticket.loop.create_future()
+            self._enrol(ticket.loop, 1)
+            if news:
+                self._send_away()
+            self._let_in(now)
+            self._set_alarms()
+        self._work(ticket.loop.time)
+
     def give_back(self, ticket: Ticket, settle: Settle, *, pause_s: float = 0.0) -> None:
         """The call of *ticket* has ended, or will not be made; for *pause_s* no other is to follow it."""
 
@@ -108,6 +123,7 @@ class Entrance:
             if not self._drop(ticket):
                 for entry in ticket.entries:
                     settle(entry.gate, entry, now)
+                self._line.ended(now)
             if pause_s and ticket.entries:
                 self._line.pause(ticket.wish, now, pause_s)
                 self._send_away()
@@ -140,7 +156,7 @@ class Entrance:
             for caller in self._line.admit(now):
                 if isinstance(caller, Ticket) and caller.turn is not None:
                     self._enrol(caller.loop, -1)
-                    if not _call(caller.loop, caller.wake):
+                    if not _wake(caller):
                         gone = True
                         for entry in caller.entries:
                             entry.gate.undo(entry)
@@ -153,11 +169,12 @@ class Entrance:
                 _call(loop, alarm.set)
 
     def _send_away(self) -> None:
-        """Tell those whose turn can not come in time any more, because the provider wants to be left alone."""
+        """Tell those whose turn can not come in time any more, because the provider wants to be left alone, or has no
+        room left by others."""
         for caller in list(self._line.queue):
-            if isinstance(caller, Ticket) and self._line.paused_until(caller.wish) > caller.by:
+            if isinstance(caller, Ticket) and self._line.barred_until(caller.wish) > caller.by:
                 self._drop(caller)
-                _call(caller.loop, caller.wake)
+                _wake(caller)
 
     def _drop(self, ticket: Ticket) -> bool:
         if not self._line.drop(ticket):
@@ -176,6 +193,11 @@ class Entrance:
             if alarm.at < math.inf:
                 alarm.at = math.inf
                 _call(loop, alarm.set)
+
+
+def _wake(ticket: Ticket) -> bool:
+    """Have *ticket* look what has become of it. Whether its loop is still there."""
+    return ticket.turn is None or _call(ticket.loop, partial(wake, ticket.turn))
 
 
 def _call(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> bool:

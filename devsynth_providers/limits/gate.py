@@ -105,8 +105,9 @@ class Gate:
         """The call was never made."""
         self.running -= 1
         if self._requests is not None and entry.requests is not None:
-            self._requests.correct(entry.requests, 0)
-        self.used(entry, 0)
+            self._requests.undo(entry.requests)
+        if self._tokens is not None and entry.tokens is not None:
+            self._tokens.undo(entry.tokens)
 
     def used(self, entry: Entry, tokens: int) -> None:
         """The call used so many *tokens* in truth."""

@@ -9,12 +9,15 @@ from typing import Protocol
 
 from ..policy import RateLimits
 from .gate import Entry, Gate
-from .queue import FairQueue, Place
+from .queue import FairQueue, Place, Rank
 from .turnstile import Turnstile
 
 NO_LIMITS = RateLimits()
 LONGEST_PAUSE_S = 3600.0
 """A provider that wants to be left alone for longer is believed so much."""
+
+BRIEF_S = 1.0
+"""Who is to try again so soon does not wait for the clock, but for somebody to leave."""
 
 
 class _Any:
@@ -22,8 +25,10 @@ class _Any:
 
 
 ANY = _Any()
-Where = tuple[str | _Any, str | _Any | None]
-"""A lane, which is a model, and a project in it."""
+Lane = str | _Any
+"""A model, or all of them."""
+Where = tuple[Lane, str | _Any | None]
+"""A lane, and a project in it."""
 Closed = set[Where]
 
 
@@ -41,6 +46,8 @@ class Caller(Protocol):
 
     wish: Wish
     place: Place[Caller] | None
+    rank: Rank | None
+    """Where it stood before its turn had come."""
     entries: tuple[Entry, ...]
     inside: bool
     """Whether its turn has come."""
@@ -53,6 +60,9 @@ class Line:
     They pass in their turn and all gates at once. Nobody overtakes at a gate that is closed: a call that needs many
     tokens gets them. A call that waits for its model only lets those for other models by, and one that waits for its
     project those of others; so it does while the provider wants to be left alone, which it says of one model.
+
+    Whose turn has come, and who finds no room elsewhere, is sent back to where it stood, and gives back all that it
+    took. Until it may try again it holds up those whom a gate of ours would that is closed to such calls.
     """
 
     def __init__(self, provider: str) -> None:
@@ -63,6 +73,7 @@ class Line:
         self._whole: Turnstile | None = None
         self._models: dict[str, Turnstile] = {}
         self._paused: dict[str, float] = {}
+        self._back: dict[Caller, tuple[float, Where]] = {}
 
     def set(self, whole: RateLimits | None, models: Mapping[str, RateLimits]) -> None:
         """From now on these limits hold. Who waits keeps the place, what has passed is counted."""
@@ -91,13 +102,14 @@ class Line:
         queue = self.queue
         paused = self.paused_until(wish)
         expected: tuple[float, Gate | None] = now, None
-        for gate, (lane, project) in self._passes(wish):
+        for gate, where in self._passes(wish):
+            (lane, project), back = where, self.back_until(where)
             ahead = tokens = 0
             if queue:
                 count = queue.ahead if project is ANY else queue.own
                 ahead = count(wish.project, None if lane is ANY else wish.model)
                 tokens = queue.size * ahead // len(queue)
-            at = max(paused, gate.expected_at(now, wish.tokens, ahead, tokens))
+            at = max(paused, back, gate.expected_at(now, wish.tokens, ahead, tokens))
             shut = ahead > 0 or gate.free_at(now, wish.tokens) > now
             if at > expected[0] or (shut and expected[1] is None):
                 expected = at, gate
@@ -110,6 +122,14 @@ class Line:
     def paused_until(self, wish: Wish) -> float:
         """The moment before which the provider has asked to be left alone."""
         return self._paused.get(wish.model, -math.inf)
+
+    def back_until(self, where: Where) -> float:
+        """The moment before which nobody passes *where*, because some were sent back who wait there."""
+        return max((until for until, there in self._back.values() if there == where), default=-math.inf)
+
+    def barred_until(self, wish: Wish) -> float:
+        """The moment before which no call like this one passes, whatever gates may say."""
+        return max([self.paused_until(wish), *(self.back_until(where) for _, where in self._passes(wish))])
 
     def pause(self, wish: Wish, now: float, seconds: float) -> None:
         """The provider wants to be left alone for so many *seconds*, by calls like this one."""
@@ -128,6 +148,7 @@ class Line:
         if self.queue or self.paused_until(wish) > now or any(gate.free_at(now, wish.tokens) > now for gate in gates):
             return False
         caller.inside, caller.entries = True, tuple([gate.enter(now, wish.tokens) for gate in gates])
+        caller.rank = self.queue.passed()
         return True
 
     def join(self, caller: Caller) -> None:
@@ -138,7 +159,25 @@ class Line:
     def drop(self, caller: Caller) -> bool:
         """Let *caller* leave the queue. Whether it was in it."""
         place, caller.place = caller.place, None
+        self._back.pop(caller, None)
         return place is not None and self.queue.leave(place)
+
+    def send_back(self, caller: Caller, where: Where, until: float) -> None:
+        """Put *caller*, whose turn it was, where it stood: there is no room for it *where* before *until*."""
+        wish = caller.wish
+        for entry in caller.entries:
+            entry.gate.undo(entry)
+        caller.inside, caller.entries = False, ()
+        caller.place = self.queue.join(caller, wish.model, wish.project, wish.tokens, caller.rank)
+        self._back[caller] = until, where
+
+    def ended(self, now: float) -> None:
+        """A call has: that may have made room elsewhere, for the first of those who were sent back for a moment."""
+        for place in self.queue.heads() if self._back else ():
+            until, where = self._back.get(place.item, (-math.inf, (ANY, ANY)))
+            if now < until <= now + BRIEF_S:
+                self._back[place.item] = now, where
+                return
 
     def admit(self, now: float) -> list[Caller]:
         """Let everybody pass whose turn it is now."""
@@ -157,11 +196,13 @@ class Line:
                 continue
             passes = self._passes(caller.wish)
             waits = [(gate.free_at(now, caller.wish.tokens), where) for gate, where in passes]
+            if (back := self._back.get(caller)) is not None:
+                waits.append(back)
             paused_until = self.paused_until(caller.wish)
             at = max([now, paused_until, *(moment for moment, _ in waits)])
             if at <= now:
-                self.queue.take(place)
-                caller.place, caller.inside = None, True
+                self._back.pop(caller, None)
+                caller.place, caller.inside, caller.rank = None, True, self.queue.take(place)
                 caller.entries = tuple(gate.enter(now, caller.wish.tokens) for gate, _ in passes)
                 return caller
             self.next_at = min(self.next_at, at)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..timers import ring_at
 from .gate import Entry, Gate
-from .line import Caller, Wish
-from .queue import Place
+from .line import Caller, Where, Wish
+from .queue import Place, Rank
 
 if TYPE_CHECKING:
     from .entrance import Entrance
@@ -26,6 +26,7 @@ class Ticket:
         self.wish = wish
         self.by = by
         self.place: Place[Caller] | None = None
+        self.rank: Rank | None = None
         self.entries: tuple[Entry, ...] = ()
         self.loop = asyncio.get_running_loop()
         self.turn: asyncio.Future[None] | None = None
@@ -37,7 +38,7 @@ class Ticket:
         """Wait for the turn. Whether it came in time; if not, the ticket is worth nothing."""
         if self.turn is None:
             return True
-        timer = None if self.by == math.inf else ring_at(self.loop, self.by, self.wake)
+        timer = None if self.by == math.inf else ring_at(self.loop, self.by, wake, self.turn)
         try:
             await self.turn
         except BaseException:
@@ -48,10 +49,14 @@ class Ticket:
                 timer.cancel()
         return self._entrance.is_in(self)
 
-    def wake(self) -> None:
-        """On its own loop: look what has become of it."""
-        if self.turn is not None and not self.turn.done():
-            self.turn.set_result(None)
+    async def again(self, where: Where, wait_s: float) -> bool:
+        """The turn has come, but elsewhere there is no room *where* for *wait_s*: give it back, and wait for it anew,
+        in the same place. Whether it came in time; if not, the ticket is worth nothing."""
+        if self.loop.time() + wait_s > self.by:
+            self.undo()
+            return False
+        self._entrance.send_back(self, where, wait_s)
+        return await self.called()
 
     def undo(self) -> None:
         """The call is not made: out of the queue, or back with all that it was given."""
@@ -89,6 +94,12 @@ class Ticket:
     def __del__(self) -> None:
         if not getattr(self, "_given_back", True):
             self.failed(None)
+
+
+def wake(turn: asyncio.Future[None]) -> None:
+    """On its own loop: whoever waits for *turn* looks what has become of it."""
+    if not turn.done():
+        turn.set_result(None)
 
 
 def _leave(gate: Gate, entry: Entry, now: float, tokens: int | None) -> None:

@@ -69,6 +69,13 @@ class Window:
             self._used += amount - charge.amount
         charge.amount = amount
 
+    def undo(self, charge: Charge) -> None:
+        """It did not pass."""
+        self.correct(charge, 0)
+        charge.counted = False
+        while self._log and not self._log[-1].counted:
+            self._log.pop()
+
     def _gone_at(self, amount: float, now: float) -> float:
         """When so much of what counts now will count no more; what would pass now is taken to have passed."""
         for charge in self._log:

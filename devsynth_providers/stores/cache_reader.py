@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..errors import ConfigurationError
+from .claims import TAG
 from .places import ours_alone
 from .seal import Refused, Seal
 from .secret import default_key, secret_of
@@ -149,12 +150,14 @@ def opened(directory: Path, mode: Literal["ro", "rw"]) -> Iterator[sqlite3.Conne
 
 
 def rows(database: sqlite3.Connection, secret: bytes | None, now: float) -> Iterator[Row]:
-    """Every row, the oldest first, one at a time: an answer may be large."""
-    query = "SELECT rowid, key, raw, store_time, expire_time, mode, filename, value FROM Cache ORDER BY store_time"
-    for rowid, key, raw, stored, expires, mode, filename, value in database.execute(query):
+    """Every row but claims, the oldest first, one at a time: an answer may be large."""
+    query = "SELECT rowid, key, raw, store_time, expire_time, tag, mode, filename, value FROM Cache ORDER BY store_time"
+    for rowid, key, raw, stored, expires, tag, mode, filename, value in database.execute(query):
         entry = None
         if secret is not None and isinstance(key, str) and raw == 1:
             entry = _verified(secret, key, mode, filename, value)
+        if tag == TAG and (secret is None or entry is not None):
+            continue  # a word that is not signed does not hide what is not ours
         ends = [each for each in (expires, None if entry is None else entry[0]) if isinstance(each, int | float)]
         state: State = "expired" if min(ends, default=now + 1) <= now else "unverified" if entry is None else "valid"
         size = len(value) if isinstance(value, bytes | str) else 0

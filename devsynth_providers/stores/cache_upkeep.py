@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .cache_reader import BrokenCache, Row, files, opened, put_aside, rows
+from .claims import TAG
 
 BATCH = 200
 """Entries that are removed at once: a router that waits for longer than a quarter of a second goes without."""
@@ -67,6 +68,7 @@ def clear(directory: Path, *, sleep: Callable[[float], object] = time.sleep) -> 
     removed, aside = 0, put_aside(directory)
     try:
         with opened(directory, "rw") as database:
+            database.execute("DELETE FROM Cache WHERE tag = ?", (TAG,))  # no entries, and never many
             (last,) = database.execute("SELECT max(rowid) FROM Cache").fetchone()
             while some := database.execute(_ALL, (last, BATCH)).rowcount:
                 removed += some

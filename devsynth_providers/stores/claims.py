@@ -8,6 +8,8 @@ from dataclasses import dataclass
 OVER_S = 2.0
 """For so long it is known that a call is over: who waited for it looks for its answer, and need not make a claim."""
 OVER = "over"
+TAG = "claim"
+"""What tells claims from answers where both are kept in one table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class RedisShared:
         self._unwell = f"{self._prefix}:unwell"
         self._clients = Clients(url, "what is shared at", SharedUnavailable)
         self._background = Background()
-        self._swept_at = float("-inf")
+        self._swept_at: dict[str, float] = {}
 
     async def enter(self, quotas: Sequence[Quota], tokens: int, lease_s: float) -> Leave | Full:
         name = f"{identity()}:{secrets.token_hex(8)}"
@@ -78,9 +78,10 @@ class RedisShared:
     async def _forget_the_dead(self, under_way: str) -> None:
         """What processes of this host that have ended have there is over."""
         now = time.monotonic()
-        if now - self._swept_at < SWEEP_S:
+        self._swept_at = {gate: at for gate, at in self._swept_at.items() if now - at < SWEEP_S}
+        if under_way in self._swept_at:
             return
-        self._swept_at = now
+        self._swept_at[under_way] = now
         held: Any = await self._clients.done(lambda client: client.zrange(under_way, 0, -1))
         if dead := [each for each in held if gone(each.rpartition(":")[0])]:
             await self._clients.done(lambda client: client.zrem(under_way, *dead))

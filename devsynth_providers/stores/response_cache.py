@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .claims import OVER, OVER_S, Claim
+from .claims import OVER, OVER_S, TAG, Claim
 from .places import default_cache, private
 from .process import gone, identity
 from .seal import Refused, Seal
@@ -197,14 +197,14 @@ class ResponseCache:
                 return Claim()
             if isinstance(holder, list) and not gone(str(holder[0])):
                 return None
-            disk.set(row, self._seal.closed(row, me, until), expire=lease_s)
+            disk.set(row, self._seal.closed(row, me, until), expire=lease_s, tag=TAG)
         return Claim(own=True, done=lambda: self._later(lambda: self._released(row, me)))
 
     def _released(self, row: str, me: list[str]) -> None:
         disk = self._opened()
         with disk.transact():
             if self._value(row) == me:
-                disk.set(row, self._seal.closed(row, OVER, self._clock() + OVER_S), expire=OVER_S)
+                disk.set(row, self._seal.closed(row, OVER, self._clock() + OVER_S), expire=OVER_S, tag=TAG)
 
     def _opened(self) -> Any:
         if self._disk is None or self._pid != os.getpid():

@@ -7,7 +7,7 @@ import math
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,13 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS unwell (server TEXT PRIMARY KEY, until REAL NOT NULL, reason TEXT NOT NULL)"
     " WITHOUT ROWID",
 )
+_OVER = {
+    # What is to come yet was written by a clock that was wrong: it would close the gates until then.
+    "passed": "DELETE FROM passed WHERE gate = :gate"
+    f" AND (second <= :now - {WINDOW_S + 1} OR second > :now + {WINDOW_S})",
+    "under_way": "DELETE FROM under_way WHERE gate = :gate AND until <= :now",
+}
+_NEXT = {table: f"SELECT min(gate) FROM {table} WHERE gate > ?" for table in _OVER}
 
 
 class SqliteShared:
@@ -42,6 +49,7 @@ class SqliteShared:
         self._clock = clock
         self._worker = Worker("devsynth-shared")
         self._database = Database(self.file, self._prepare)
+        self._swept = dict.fromkeys(_OVER, "")
 
     async def enter(self, quotas: Sequence[Quota], tokens: int, lease_s: float) -> Leave | Full:
         told: Leave | Full | None = None
@@ -97,9 +105,7 @@ class SqliteShared:
         now = self._clock()
         leave = Leave(secrets.token_hex(8), math.floor(now), tokens)
         with self._database.writing() as database:
-            # What is to come yet was written by a clock that was wrong: it would close the gates until then.
-            database.execute("DELETE FROM passed WHERE second <= ? OR second > ?", (now - WINDOW_S - 1, now + WINDOW_S))
-            database.execute("DELETE FROM under_way WHERE until <= ?", (now,))
+            self._forget_the_old(database, [quota.gate for quota in quotas], now)
             for number, quota in enumerate(quotas):
                 if wait_s := self._wait_s(database, quota, tokens, now):
                     return Full(number, wait_s)
@@ -113,6 +119,21 @@ class SqliteShared:
                     "INSERT INTO under_way VALUES (?, ?, ?, ?)", (quota.gate, leave.id, now + lease_s, identity())
                 )
         return leave
+
+    def _forget_the_old(self, database: sqlite3.Connection, gates: Sequence[str], now: float) -> None:
+        """At *gates*, and at as many others, each time the next ones: nobody looks through all there are, and those
+        that nobody asks at any more come to an end, too."""
+        for table, over in _OVER.items():
+            for gate in (*gates, *self._others(database, table, len(gates))):
+                database.execute(over, {"gate": gate, "now": now})
+
+    def _others(self, database: sqlite3.Connection, table: str, number: int) -> Iterator[str]:
+        for _ in range(number):
+            (gate,) = database.execute(_NEXT[table], (self._swept[table],)).fetchone()
+            self._swept[table] = gate or ""
+            if gate is None:
+                return
+            yield gate
 
     def _wait_s(self, database: sqlite3.Connection, quota: Quota, tokens: int, now: float) -> float:
         """How long until one more may pass *quota*; 0 if it may."""
