@@ -4,8 +4,9 @@
 
 Each way is a process of its own for each thing that an application may have set up: no SDK, one that samples nothing,
 one that exports spans in batches to a receiver on loopback, and one that exports metrics as well. In it calls with
-telemetry and without take turns, and the difference is what telemetry costs, the threads that export included. Figures
-are medians over rounds, with the middle half of the rounds; content is off everywhere.
+telemetry and without take turns, and the difference is what telemetry costs, the export of spans included. Figures
+are medians over rounds, with the middle half of the rounds. What the receiver got is counted after each turn: all
+spans of the calls with telemetry, none of those without, and nothing of what was said; else the benchmark ends.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ import argparse
 import os
 import statistics
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import environments
 import tables
 from overhead import Failed, FarSide, Worker, _end, step_s
-from peers import INSTRUMENTED, OURS, OURS_BARE, STATES, Way
+from peers import INSTRUMENTED, OURS, OURS_BARE, STATES, Way, instrumented
 from peers.instrumented import SINK
+from receiver import Got, Receiver
 from tables import Cell
 from workload import CHUNKS
 
@@ -30,42 +30,57 @@ GOALS = (("no SDK", 30.0), ("spans", 150.0))
 """Microseconds a call that ours may cost."""
 
 
-class Sink(BaseHTTPRequestHandler):
-    """Takes whatever it is sent."""
+class Subject:
+    """A worker, and what the receiver has got of it."""
 
-    protocol_version = "HTTP/1.1"
+    def __init__(self, worker: Worker, got: Got) -> None:
+        self.worker = worker
+        self.name, _, self.state = worker.way.name.rpartition(": ")
+        self._got = got
+        self._peer: type[instrumented.Instrumented] = getattr(instrumented, worker.way.home.partition(":")[2])
+        self.names: set[str] = set()
+        self.metrics: set[str] = set()
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
+    def measure(self, far_side: FarSide, cell: Cell, number: int) -> float:
+        """Seconds of CPU that telemetry adds to one call in *cell*."""
+        if cell.kind == "stream":
+            far_side.pace(step_s(self.worker.way.chunk_s, cell), cell.events)
+        took = {}
+        for switch in ("on", "off") if number % 2 else ("off", "on"):
+            told = self.worker.measure(
+                wire="openai", kind=f"{switch} {cell.kind}", concurrency=cell.concurrency, calls=cell.calls
+            )
+            took[switch] = told["cpu_s"]
+            self._check(switch, cell)
+        return took["on"] - took["off"]
 
-    def log_message(self, *_: object) -> None:
-        return
+    def _check(self, switch: str, cell: Cell) -> None:
+        """Raises ``Failed`` where the receiver did not get what it should have: what was measured is not telemetry."""
+        spans, metrics = self._got.taken()
+        calls = (cell.calls + cell.concurrency) if switch == "on" and self.state.startswith("spans") else 0  # one warms
+        if len(spans) != calls * self._peer.spans:
+            names = ", ".join(sorted(set(spans))) or "none"
+            raise Failed(f"{self.worker.way.name}: {switch} {cell.kind}: {len(spans)} spans of {calls} calls: {names}")
+        if calls and self._peer.metrics and self.state == "spans and metrics" and not metrics:
+            raise Failed(f"{self.worker.way.name}: {switch} {cell.kind}: no metrics")
+        if self._got.content:
+            raise Failed(f"{self.worker.way.name}: {switch} {cell.kind}: a prompt or an answer was exported")
+        self.names.update(spans)
+        self.metrics.update(metrics)
+
+    def told(self) -> str:
+        """What came of it, in a line."""
+        spans = f"{self._peer.spans} span{'s' * (self._peer.spans > 1)} a call ({', '.join(sorted(self.names))})"
+        return f"{self.name}: {spans}, {', '.join(sorted(self.metrics)) or 'it has no metrics'}"
 
 
-def measure(worker: Worker, far_side: FarSide, cell: Cell, number: int) -> float | None:
-    """Seconds of CPU that telemetry adds to one call in *cell*; ``None`` where there is no such call."""
-    if cell.kind == "stream":
-        far_side.pace(step_s(worker.way.chunk_s, cell), cell.events)
-    took = {}
-    for switch in ("on", "off") if number % 2 else ("off", "on"):
-        told = worker.measure(
-            wire="openai", kind=f"{switch} {cell.kind}", concurrency=cell.concurrency, calls=cell.calls
-        )
-        if "missing" in told:
-            return None
-        took[switch] = told["cpu_s"]
-    return took["on"] - took["off"]
-
-
-def start(far_side: FarSide, only: list[str]) -> tuple[list[Worker], dict[str, str]]:
+def start(far_side: FarSide, receiver: Receiver, only: list[str]) -> tuple[list[Subject], dict[str, str]]:
     """The workers, and why some are not there."""
-    workers, absent = [], {}
+    subjects, absent = [], {}
     for way in INSTRUMENTED:
         if only and not any(text.lower() in way.name.lower() for text in only):
             continue
+        os.environ[SINK], got = receiver.place()
         try:
             worker = Worker.start(way, far_side.url)
         except (environments.NotMade, Failed) as reason:
@@ -75,8 +90,8 @@ def start(far_side: FarSide, only: list[str]) -> tuple[list[Worker], dict[str, s
             absent[way.name] = worker.missing["openai"]
             _end([worker])
         else:
-            workers.append(worker)
-    return workers, absent
+            subjects.append(Subject(worker, got))
+    return subjects, absent
 
 
 def table(taken: dict[tuple[str, str], list[float]], cell: Cell) -> str:
@@ -108,6 +123,15 @@ def goals(taken: dict[tuple[str, str], list[float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def footnotes(subjects: list[Subject], absent: dict[str, str]) -> str:
+    """What the receiver got, what was compared, and what was not, with the reason."""
+    lines = [f"- arrived: {subject.told()}" for subject in subjects if subject.state == STATES[-1]]
+    ways: list[Way] = [subject.worker.way for subject in subjects]
+    lines += [f"- {name}: {environments.versions(name)}" for name in sorted({way.environment for way in ways})]
+    lines += [f"- not measured: {name}: {reason}" for name, reason in absent.items()]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=12, help="rounds that count (default 12)")
@@ -115,34 +139,27 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="ways with TEXT in their name")
     options = parser.parse_args()
     rounds = 3 if options.quick else options.rounds
-    sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
-    threading.Thread(target=sink.serve_forever, daemon=True).start()
-    os.environ[SINK] = f"http://127.0.0.1:{sink.server_port}"
-    far_side = FarSide()
-    workers: list[Worker] = []
+    far_side, receiver = FarSide(), Receiver()
+    subjects: list[Subject] = []
     taken: dict[tuple[str, str], list[float]] = {}
     try:
-        workers, absent = start(far_side, options.only)
+        subjects, absent = start(far_side, receiver, options.only)
         for number in range(rounds + 1):
             for cell in CELLS:
-                for worker in workers:
-                    took = measure(worker, far_side, cell, number)
-                    if number and took is not None:
-                        taken.setdefault((worker.way.name, cell.kind), []).append(took)
+                for subject in subjects:
+                    took = subject.measure(far_side, cell, number)
+                    if number:
+                        taken.setdefault((subject.worker.way.name, cell.kind), []).append(took)
             print(f"round {number} of {rounds}", file=sys.stderr)
         print(tables.heading())
         for cell in CELLS:
             print(table(taken, cell))
         print(goals(taken))
-        ways: list[Way] = [worker.way for worker in workers]
-        for name in sorted({way.environment for way in ways}):
-            print(f"- {name}: {environments.versions(name)}")
-        for name, reason in absent.items():
-            print(f"- not measured: {name}: {reason}")
+        print(footnotes(subjects, absent))
     except Failed as error:
         sys.exit(str(error))
     finally:
-        _end(workers)
+        _end([subject.worker for subject in subjects])
         far_side.process.kill()
 
 
