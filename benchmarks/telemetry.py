@@ -4,8 +4,9 @@
 
 Each way is a process of its own for each thing that an application may have set up: no SDK, one that samples nothing,
 one that exports spans in batches to a receiver on loopback, and one that exports metrics as well. In it calls with
-telemetry and without take turns, and the difference is what telemetry costs, the threads that export included. Figures
-are medians over rounds, with the middle half of the rounds; content is off everywhere.
+telemetry and without take turns, and the difference is what telemetry costs, the export of spans included. Figures
+are medians over rounds, with the middle half of the rounds. What the receiver got is counted after each turn: all
+spans of the calls with telemetry, none of those without, and nothing of what was said; else the benchmark ends.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import argparse
 import os
 import statistics
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 import environments
 import tables
 from overhead import Failed, FarSide, Worker, _end, step_s
-from peers import INSTRUMENTED, OURS, OURS_BARE, STATES, Way
+from peers import INSTRUMENTED, OURS, OURS_BARE, STATES, Way, instrumented
 from peers.instrumented import SINK
+from receiver import Got, Receiver
 from tables import Cell
 from workload import CHUNKS
 
@@ -30,42 +31,64 @@ GOALS = (("no SDK", 30.0), ("spans", 150.0))
 """Microseconds a call that ours may cost."""
 
 
-class Sink(BaseHTTPRequestHandler):
-    """Takes whatever it is sent."""
+class Took(NamedTuple):
+    """Seconds of CPU for a call, and how many of them went into exporting its spans."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        return
+    cpu_s: float
+    export_s: float
 
 
-def measure(worker: Worker, far_side: FarSide, cell: Cell, number: int) -> float | None:
-    """Seconds of CPU that telemetry adds to one call in *cell*; ``None`` where there is no such call."""
-    if cell.kind == "stream":
-        far_side.pace(step_s(worker.way.chunk_s, cell), cell.events)
-    took = {}
-    for switch in ("on", "off") if number % 2 else ("off", "on"):
-        told = worker.measure(
-            wire="openai", kind=f"{switch} {cell.kind}", concurrency=cell.concurrency, calls=cell.calls
-        )
-        if "missing" in told:
-            return None
-        took[switch] = told["cpu_s"]
-    return took["on"] - took["off"]
+class Subject:
+    """A worker, and what the receiver has got of it."""
+
+    def __init__(self, worker: Worker, got: Got) -> None:
+        self.worker = worker
+        self.name, _, self.state = worker.way.name.rpartition(": ")
+        self._got = got
+        self._peer: type[instrumented.Instrumented] = getattr(instrumented, worker.way.home.partition(":")[2])
+        self.names: set[str] = set()
+        self.metrics: set[str] = set()
+
+    def measure(self, far_side: FarSide, cell: Cell, number: int) -> Took:
+        """What telemetry adds to one call in *cell*."""
+        if cell.kind == "stream":
+            far_side.pace(step_s(self.worker.way.chunk_s, cell), cell.events)
+        took: dict[str, Took] = {}
+        for switch in ("on", "off") if number % 2 else ("off", "on"):
+            told = self.worker.measure(
+                wire="openai", kind=f"{switch} {cell.kind}", concurrency=cell.concurrency, calls=cell.calls
+            )
+            took[switch] = Took(told["cpu_s"], told["later_s"])
+            self._check(switch, cell)
+        return Took(took["on"].cpu_s - took["off"].cpu_s, took["on"].export_s - took["off"].export_s)
+
+    def _check(self, switch: str, cell: Cell) -> None:
+        """Raises ``Failed`` where the receiver did not get what it should have: what was measured is not telemetry."""
+        spans, metrics = self._got.taken()
+        calls = (cell.calls + cell.concurrency) if switch == "on" and self.state.startswith("spans") else 0  # one warms
+        if len(spans) != calls * self._peer.spans:
+            names = ", ".join(sorted(set(spans))) or "none"
+            raise Failed(f"{self.worker.way.name}: {switch} {cell.kind}: {len(spans)} spans of {calls} calls: {names}")
+        if calls and self._peer.metrics and self.state == "spans and metrics" and not metrics:
+            raise Failed(f"{self.worker.way.name}: {switch} {cell.kind}: no metrics")
+        if self._got.content:
+            raise Failed(f"{self.worker.way.name}: {switch} {cell.kind}: a prompt or an answer was exported")
+        self.names.update(spans)
+        self.metrics.update(metrics)
+
+    def told(self) -> str:
+        """What came of it, in a line."""
+        spans = f"{self._peer.spans} span{'s' * (self._peer.spans > 1)} a call ({', '.join(sorted(self.names))})"
+        return f"{self.name}: {spans}, {', '.join(sorted(self.metrics)) or 'it has no metrics'}"
 
 
-def start(far_side: FarSide, only: list[str]) -> tuple[list[Worker], dict[str, str]]:
+def start(far_side: FarSide, receiver: Receiver, only: list[str]) -> tuple[list[Subject], dict[str, str]]:
     """The workers, and why some are not there."""
-    workers, absent = [], {}
+    subjects, absent = [], {}
     for way in INSTRUMENTED:
         if only and not any(text.lower() in way.name.lower() for text in only):
             continue
+        os.environ[SINK], got = receiver.place()
         try:
             worker = Worker.start(way, far_side.url)
         except (environments.NotMade, Failed) as reason:
@@ -75,37 +98,51 @@ def start(far_side: FarSide, only: list[str]) -> tuple[list[Worker], dict[str, s
             absent[way.name] = worker.missing["openai"]
             _end([worker])
         else:
-            workers.append(worker)
-    return workers, absent
+            subjects.append(Subject(worker, got))
+    return subjects, absent
 
 
-def table(taken: dict[tuple[str, str], list[float]], cell: Cell) -> str:
-    """What telemetry adds in *cell*, in microseconds."""
+def table(taken: dict[tuple[str, str], list[Took]], cell: Cell) -> str:
+    """What telemetry adds in *cell*, in microseconds; behind it, what of that is the export."""
     chunks = CHUNKS if cell.kind == "stream" else 1
     what = "one of 100 chunks, µs" if cell.kind == "stream" else "one call, µs"
     lines = [f"| {what} | " + " | ".join(STATES) + " |", "|---|" + "--:|" * len(STATES)]
     for name in dict.fromkeys(way.name.rpartition(": ")[0] for way in INSTRUMENTED):
         row = [name]
         for state in STATES:
-            values = [value * 1e6 / chunks for value in taken.get((f"{name}: {state}", cell.kind), ())]
-            if not values:
-                row.append("-")
-                continue
-            low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-            row.append(f"{middle:.1f} ({low:.1f} to {high:.1f})")
+            mine = taken.get((f"{name}: {state}", cell.kind), [])
+            row.append(_told(mine, 1e6 / chunks, exported=state.startswith("spans")) if mine else "-")
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
 
-def goals(taken: dict[tuple[str, str], list[float]]) -> str:
+def _told(taken: list[Took], scale: float, *, exported: bool) -> str:
+    values = [took.cpu_s * scale for took in taken]
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    export = f", export {statistics.median(took.export_s * scale for took in taken):.1f}" if exported else ""
+    return f"{middle:.1f} ({low:.1f} to {high:.1f}){export}"
+
+
+def goals(taken: dict[tuple[str, str], list[Took]]) -> str:
     """What ours may cost a call, and whether it does not cost more."""
-    lines = ["| goal for a call | at most, µs | it costs, µs | holds |", "|---|--:|--:|---|"]
+    lines = ["| goal for a call | at most, µs | it costs, µs | without the export | holds |", "|---|--:|--:|--:|---|"]
     for name in (OURS_BARE, OURS):
         for state, most in GOALS:
             if values := taken.get((f"{name}: {state}", "call")):
-                costs = statistics.median(values) * 1e6
-                lines.append(f"| {name}: {state} | {most:.0f} | {costs:.1f} | {'yes' if costs <= most else 'no'} |")
+                costs = statistics.median(took.cpu_s for took in values) * 1e6
+                bare = statistics.median(took.cpu_s - took.export_s for took in values) * 1e6
+                holds = "yes" if costs <= most else "no"
+                lines.append(f"| {name}: {state} | {most:.0f} | {costs:.1f} | {bare:.1f} | {holds} |")
     return "\n".join(lines) + "\n"
+
+
+def footnotes(subjects: list[Subject], absent: dict[str, str]) -> str:
+    """What the receiver got, what was compared, and what was not, with the reason."""
+    lines = [f"- arrived: {subject.told()}" for subject in subjects if subject.state == STATES[-1]]
+    ways: list[Way] = [subject.worker.way for subject in subjects]
+    lines += [f"- {name}: {environments.versions(name)}" for name in sorted({way.environment for way in ways})]
+    lines += [f"- not measured: {name}: {reason}" for name, reason in absent.items()]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -115,34 +152,27 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="ways with TEXT in their name")
     options = parser.parse_args()
     rounds = 3 if options.quick else options.rounds
-    sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
-    threading.Thread(target=sink.serve_forever, daemon=True).start()
-    os.environ[SINK] = f"http://127.0.0.1:{sink.server_port}"
-    far_side = FarSide()
-    workers: list[Worker] = []
-    taken: dict[tuple[str, str], list[float]] = {}
+    far_side, receiver = FarSide(), Receiver()
+    subjects: list[Subject] = []
+    taken: dict[tuple[str, str], list[Took]] = {}
     try:
-        workers, absent = start(far_side, options.only)
+        subjects, absent = start(far_side, receiver, options.only)
         for number in range(rounds + 1):
             for cell in CELLS:
-                for worker in workers:
-                    took = measure(worker, far_side, cell, number)
-                    if number and took is not None:
-                        taken.setdefault((worker.way.name, cell.kind), []).append(took)
+                for subject in subjects:
+                    took = subject.measure(far_side, cell, number)
+                    if number:
+                        taken.setdefault((subject.worker.way.name, cell.kind), []).append(took)
             print(f"round {number} of {rounds}", file=sys.stderr)
         print(tables.heading())
         for cell in CELLS:
             print(table(taken, cell))
         print(goals(taken))
-        ways: list[Way] = [worker.way for worker in workers]
-        for name in sorted({way.environment for way in ways}):
-            print(f"- {name}: {environments.versions(name)}")
-        for name, reason in absent.items():
-            print(f"- not measured: {name}: {reason}")
+        print(footnotes(subjects, absent))
     except Failed as error:
         sys.exit(str(error))
     finally:
-        _end(workers)
+        _end([subject.worker for subject in subjects])
         far_side.process.kill()
 
 

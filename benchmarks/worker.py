@@ -40,16 +40,21 @@ async def _in_flight(call: Callable[[], Awaitable[None]], concurrency: int, call
 
 
 async def _measure(peer: Peer, kind: str, concurrency: int, calls: int) -> dict[str, float]:
-    """CPU of this whole process and wall, for each of *calls*, with *concurrency* of them at any time."""
+    """CPU of this whole process and wall, for each of *calls*, with *concurrency* of them at any time; and how much of
+    that CPU came when all were answered."""
     first = {"stream": "call", "embed 16": "embed 1"}.get(kind, kind)  # connections that idled are closed by now
     await _in_flight(lambda: _checked(peer, first), concurrency, concurrency)
+    await peer.settle()
     gc.collect()
     gc.freeze()  # else some rounds, and not others, would walk through all that was ever imported
     cpu, wall = time.process_time(), time.perf_counter()
     await _in_flight(lambda: _checked(peer, kind), concurrency, calls)
+    answered = time.process_time()
+    await peer.settle()
+    later = time.process_time() - answered
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     peer.forget()
-    return {"cpu_s": cpu / calls, "wall_s": wall / calls}
+    return {"cpu_s": cpu / calls, "wall_s": wall / calls, "later_s": later / calls}
 
 
 async def _made(way: Way, url: str) -> dict[str, Peer | Missing]:

@@ -15,6 +15,7 @@ from .policy import Budget, Policy
 from .policy.zones import zone_of
 from .stores.entries import Entry, Hit, Ledger, Outcome, Purse, Spent, ends_at, period_of
 from .stores.process import identity
+from .telemetry.semconv import BUDGET_REMAINING
 from .types import Attempt, ChatRequest, Model, Request, RunBudget
 
 WARNS = " (warns)"
@@ -64,6 +65,8 @@ class Book:
                 reserved.give_back()
                 raise
             reserved.runs.append(run)
+        if left := [each for run in reserved.runs if (each := run.left_micros) is not None]:
+            telemetry.mark(BUDGET_REMAINING, min(left))
         if self._ledger is not None:
             try:
                 reserved.written = await self._written(self._ledger, request, model, worst)
@@ -108,6 +111,7 @@ class Book:
             _log.warning("%s is over its budget: %s", spent.purse.account.removesuffix(WARNS), _figures(spent))
         if told.refused is not None:
             telemetry.event("budget.rejected", **_facts(told.refused))
+            telemetry.mark(BUDGET_REMAINING, max(0, told.refused.purse.limit_micros - told.refused.spent_micros))
             raise _exceeded(told.refused, paid[told.refused.purse], now, worst or 0, model)
         return True
 

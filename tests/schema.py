@@ -42,6 +42,8 @@ REQUEST = {
     "devsynth.degraded": bool,
     "devsynth.shared": bool,
     "devsynth.cache.hit": bool,
+    "devsynth.cache.tier": str,
+    "devsynth.budget.remaining_micros": int,
     "devsynth.stream.continued": bool,
 }
 ATTEMPT = {
@@ -97,6 +99,7 @@ WORDS = {
     "devsynth.breaker.state": ("closed", "open", "half_open"),
     "devsynth.cost.basis": ("reported", "computed", "estimated", "free", "unknown"),
     "devsynth.transport": ("direct", "litellm"),
+    "devsynth.cache.tier": ("disk", "redis"),
 }
 EVENTS = frozenset(
     (

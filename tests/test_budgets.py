@@ -160,6 +160,7 @@ class TestOfPolicies:
         assert [each.number for each in second.attempts] == [1]
         told = [event.name for span in spans() for event in span.events]
         assert told.count("budget.rejected") == 1
+        assert _left(spans()) == [None, 30_100 - 700]  # what an account has is known only where it refuses
         assert rows(file, "model, attempt, cost_micros") == [("dear", 1, 700), ("free", 1, 0)]
 
     async def test_where_it_is_only_to_warn_it_warns(
@@ -385,6 +386,12 @@ class TestCostTracker:
             tracker.record("a", 1, 1, 0.1)
 
 
+def _left(spans: list[ReadableSpan]) -> list[object]:
+    """What requests say is left of a budget, in the order in which they ended."""
+    requests = [dict(each.attributes or {}) for each in spans if each.parent is None]
+    return [facts.get("devsynth.budget.remaining_micros") for facts in requests]
+
+
 class TestOfRuns:
     async def test_money_tokens_and_calls_end_where_they_are_spent(self) -> None:
         far = answering()
@@ -406,6 +413,15 @@ class TestOfRuns:
                 await mine.complete("hi")
         await mine.complete("hi")
         assert len(far.requests) == 5
+
+    async def test_what_is_left_stands_on_the_request(self, spans: Callable[[], list[ReadableSpan]]) -> None:
+        mine = router(answering())
+        with mine.budget(usd=1.0), mine.budget(usd=0.5), mine.budget(calls=9):
+            await mine.complete("hi")
+            await mine.complete("hi")
+        with mine.budget(calls=9):
+            await mine.complete("hi")
+        assert _left(spans()) == [469_990, 469_290, None]
 
     async def test_one_inside_another_can_not_give_more_than_is_left(self) -> None:
         mine = router(answering())

@@ -146,6 +146,7 @@ async def test_the_trace_says_that_it_was_kept(cache: ResponseCache, spans: Call
     first, attempt, second = spans()
     assert attempt.parent is not None
     assert [dict(span.attributes or {})["devsynth.cache.hit"] for span in (first, second)] == [False, True]
+    assert [dict(span.attributes or {}).get("devsynth.cache.tier") for span in (first, second)] == [None, "disk"]
     events = [dict(event.attributes or {}) for event in second.events if event.name == "cache.lookup"]
     assert events == [{"model": "m", "hits": 1, "misses": 0}]
 

@@ -348,6 +348,7 @@ class TestTelemetry:
             ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "soap"}, "broken", "'soap'"),
             ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, "warning", "take http/protobuf"),
             ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:port"}, "broken", "no address"),
+            ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{'h' * 64}.example:1"}, "broken", "nobody is there"),
         ],
     )
     async def test_what_the_variables_say_is_judged(self, variables: dict[str, str], level: str, said: str) -> None:

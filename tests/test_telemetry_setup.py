@@ -37,8 +37,8 @@ def ask():
     print("ended at", time.monotonic())
 """
 ANSWERS = ["plain", "after a retry", "after a fallback"]
-PATIENCE_S = 3.0
-"""On a machine that does much else, too; the SDK alone would take six and more."""
+PATIENCE_S = 10.0
+"""On a machine that does much else, too: the end of the interpreter itself takes CPU. The SDK would wait for 30 s."""
 
 
 class Told:
@@ -156,24 +156,37 @@ def test_projects_are_a_label_where_that_is_wanted() -> None:
     assert {attributes(row)["devsynth.project_id"] for row in rows} == {"billing"}
 
 
+LOADED = """
+telemetry.configure()
+async def many():
+    router = Router(policy(model("m")), {"m": ScriptedProvider(*["x"] * 800)})
+    for _ in range(800):
+        await router.generate("hi")
+asyncio.run(many())
+ask()
+"""
+"""More than a batch of spans is on its way when the process ends."""
+
+
+@pytest.mark.parametrize("listens", [False, True])
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_one_that_is_down_slows_no_call_and_the_end_by_a_second(protocol: str) -> None:
+def test_one_that_is_down_or_never_answers_slows_no_call_and_the_end_by_a_second(protocol: str, listens: bool) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and does not listen
+        taken.bind(("127.0.0.1", 0))
+        if listens:
+            taken.listen()  # whoever connects is connected, and hears nothing
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        said = told(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
-    assert said.texts == ANSWERS
-    assert said.left_s < PATIENCE_S
-    assert "Traceback" not in said.stderr
-
-
-@pytest.mark.parametrize("kind", [Receiver, HttpReceiver])
-def test_one_that_is_slow_slows_no_call_and_the_end_by_a_second(kind: Any) -> None:
-    with kind(delay_s=8.0) as receiver:
-        said = told(receiver=receiver, OTEL_BSP_SCHEDULE_DELAY="1", OTEL_METRIC_EXPORT_INTERVAL="1")
+        said = told(
+            LOADED,
+            OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_TIMEOUT="60",
+            OTEL_BSP_SCHEDULE_DELAY="10",
+        )
     assert said.texts == ANSWERS
     assert said.took_s < PATIENCE_S
     assert said.left_s < PATIENCE_S
+    assert "Traceback" not in said.stderr
 
 
 @pytest.mark.parametrize("kind", [Receiver, HttpReceiver])

@@ -40,6 +40,9 @@ class Peer:
         """Something that is no call at all, by its name."""
         raise Missing(f"has no {what}")
 
+    async def settle(self) -> None:
+        """Do what calls have left to be done later: it is part of what they cost."""
+
     def forget(self) -> None:
         """Let go of what was gathered while measuring."""
 

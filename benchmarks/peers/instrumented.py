@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from workload import check_text
 
@@ -13,10 +15,13 @@ SINK = "BENCHMARK_OTLP"
 """The variable that says where a receiver of OTLP is."""
 
 
-def set_up(state: str) -> None:
-    """The SDK as *state* says: none, one that samples nothing, or one that exports in batches by OTLP over HTTP."""
+def set_up(state: str) -> tuple[Any, ...]:
+    """The SDK as *state* says: none, one that samples nothing, or one that exports in batches by OTLP over HTTP.
+
+    Metrics are exported when they are flushed: that is done once in a while, and costs the same with calls and without.
+    """
     if state == "no SDK":
-        return
+        return ()
     from opentelemetry import metrics, trace
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -30,23 +35,35 @@ def set_up(state: str) -> None:
     provider = TracerProvider(sampler=ALWAYS_OFF if state == "sampled out" else ALWAYS_ON)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{sink}/v1/traces"), max_queue_size=100_000))
     trace.set_tracer_provider(provider)
-    if state == "spans and metrics":
-        reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{sink}/v1/metrics"), export_interval_millis=5_000)
-        metrics.set_meter_provider(MeterProvider([reader]))
+    if state != "spans and metrics":
+        return (provider,)
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{sink}/v1/metrics"), export_interval_millis=math.inf)
+    meters = MeterProvider([reader])
+    metrics.set_meter_provider(meters)
+    return provider, meters
 
 
 class Instrumented(Peer):
     """``on call`` and ``off stream`` are kinds of calls."""
 
+    spans: ClassVar[int] = 1
+    """How many spans a call has, whole or streamed."""
+    metrics: ClassVar[bool] = True
+    """Whether it measures anything, too."""
+
     def __init__(self, url: str, wire: str, *, state: str) -> None:
         super().__init__(url, wire)
         self.state = state
-        set_up(state)
+        self.providers = set_up(state)
 
     async def other(self, what: str) -> None:
         switch, kind = what.split()
         self.switch(switch == "on")
         check_text(await (self.call() if kind == "call" else self.stream()))
+
+    async def settle(self) -> None:
+        for each in self.providers:
+            each.force_flush()
 
     def switch(self, on: bool) -> None:
         """Let the calls that follow be told of, or not."""
@@ -77,6 +94,8 @@ class _Nothing:
 
 class Ours(Instrumented):
     """Without: with every function of our telemetry in place of which stands one that does nothing."""
+
+    spans = 2  # of the request, and of its attempt
 
     async def open(self) -> None:
         from devsynth_providers import telemetry
@@ -119,15 +138,28 @@ class OursBare(Ours):
 class LiteLlm(Instrumented):
     async def open(self) -> None:
         if self.state == "no SDK":
-            raise Missing("it wants an SDK")
+            raise Missing("without an SDK it sets one up itself, and exports")
         from .lite import Bare
 
         self.peer = Bare(self.url, self.wire)
         await self.peer.open()
+        logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # that its proxy is not installed, it says each time
         from litellm.integrations.opentelemetry import OpenTelemetry, OpenTelemetryConfig
+        from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
-        sink = os.environ[SINK]
-        self.callback = OpenTelemetry(config=OpenTelemetryConfig(exporter="otlp_http", endpoint=f"{sink}/v1/traces"))
+        self.worker = GLOBAL_LOGGING_WORKER
+        self.callback = OpenTelemetry(
+            config=OpenTelemetryConfig(
+                exporter="otlp_http",  # into the provider that is there
+                endpoint=f"{os.environ[SINK]}/v1/traces",
+                enable_metrics=self.state == "spans and metrics",
+                capture_message_content="no_content",  # as the others
+            )
+        )
+
+    async def settle(self) -> None:
+        await self.worker.flush()  # it tells of a call when that has been answered
+        await super().settle()
 
     def switch(self, on: bool) -> None:
         wanted = [self.callback] if on else []
@@ -167,6 +199,8 @@ class PydanticAi(Instrumented):
 
 
 class OpenInference(Instrumented):
+    metrics = False
+
     async def open(self) -> None:
         from openinference.instrumentation import TraceConfig
         from openinference.instrumentation.openai import OpenAIInstrumentor

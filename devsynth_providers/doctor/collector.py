@@ -51,7 +51,7 @@ async def _reached(variable: str, endpoint: str, protocol: str, timeout_s: float
             _, writer = await asyncio.open_connection(str(found[0][4][0]), port)
     except TimeoutError:
         return _found("broken", f"{where}, and it does not answer within {timeout_s:g} s", _START)
-    except OSError:
+    except (OSError, UnicodeError):  # the second, of what can be no host's name
         return _found("broken", f"{where}, and nobody is there", _START)
     writer.close()
     with contextlib.suppress(OSError):

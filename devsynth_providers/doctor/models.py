@@ -19,6 +19,7 @@ from .servers import Reach, facade, reach
 LOAD_S = 60.0
 """How long LiteLLM may take to be imported, and llama.cpp to be loaded: seconds, on a slow machine many."""
 _LEVELS: dict[str, Level] = {"broken": "broken", "in doubt": "warning"}
+_LOADING = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 _BY_CHOICE = frozenset(("transport is litellm", "no translators are proved for it"))
 
 
@@ -112,9 +113,9 @@ async def local_engine(router: Router, variables: Mapping[str, str]) -> list[Fin
     """Whether llama.cpp runs on this machine: tried in a process of its own, which it may take down with it."""
     if not any(isinstance(facade(provider), LocalProvider) for provider in router.providers.values()):
         return []
-    kept = {name: value for name, value in variables.items() if name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")}
+    variables = {name: variables[name] for name in _LOADING if name in variables}  # no key stays in this frame
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "import llama_cpp", stdout=-3, stderr=-3, stdin=-3, env=kept
+        sys.executable, "-c", "import llama_cpp", stdout=-3, stderr=-3, stdin=-3, env=variables
     )
     try:
         async with asyncio.timeout(LOAD_S):

@@ -14,6 +14,7 @@ from ..policy.coding import decoded, encoded
 from ..port import ProviderPort
 from ..reply import Reply
 from ..stores.claims import ALONE, Claim
+from ..telemetry.semconv import CACHE_TIER
 from ..types import ChatRequest, Chunk, Conduct, EmbedRequest, Keep, Request, Tenant, Vector, fingerprint
 from .wrapper import Wrapper
 
@@ -27,6 +28,10 @@ PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.16
 
 class Cache(Protocol):
     """Where answers are kept: JSON values, each in a scope of its own, gone after a time. It never fails a call."""
+
+    @property
+    def tier(self) -> str:
+        """What it is kept on, in a word for traces."""
 
     async def get_many(self, scope: str, keys: Sequence[str]) -> Mapping[str, Any]:
         """What *scope* has at *keys*, as far as there is anything."""
@@ -182,6 +187,7 @@ class Cached(Wrapper):
         return await self._given(pieces)
 
     async def _given(self, pieces: Sequence[Chunk]) -> Reply:
+        telemetry.mark(CACHE_TIER, self._cache.tier)
         reply = await Reply.open(self.model, _each(pieces))
         reply.cached = True
         return reply

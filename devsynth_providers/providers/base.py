@@ -31,7 +31,7 @@ from ._litellm.lanes import Lanes
 from ._litellm.unified import Unified
 from .listing import Listing, ask_listing
 from .network import network_from
-from .wire import Wire
+from .wire import Headers, Key, Wire
 
 NO_KEY = "no-key"
 """Sent where a server wants none. LiteLLM would else send the key of OpenAI to whatever server this is."""
@@ -95,7 +95,7 @@ class BaseProvider(Wrapper):
         self._wire = Wire(network_from(os.environ) if network is None else network, connect_s=timeouts.connect_s)
         key = self._key(facts, api_key)
         self._credential = blake2b(key.encode(), key=_SALT, digest_size=8).hexdigest()
-        self._listing_key = "" if key == NO_KEY else key
+        self._listing_key = Key("" if key == NO_KEY else key)
         super().__init__(self._connect(facts, key, timeouts))
         self._total_s = timeouts.total_s
         self._layered = Retrying(Metered(Traced(Timed(self.inner, timeouts))), Retry.of(retry_attempts))
@@ -130,7 +130,7 @@ class BaseProvider(Wrapper):
             return None
         url = f"{self.model.base_url}{self.listing_path}"
         key = self._listing_key
-        headers = self._listing_headers(key) if key else {}
+        headers = Headers(self._listing_headers(key) if key else {})
         return await ask_listing(self._wire, url, headers, self.model, secrets=[key], timeout_s=timeout_s)
 
     def _listing_headers(self, key: str) -> Mapping[str, str]:

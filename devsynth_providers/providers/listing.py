@@ -50,7 +50,7 @@ async def ask_listing(
         raise ProviderTimeout(f"no answer within {timeout_s:g} s", provider=model.provider, model=model.name) from None
     except ProviderError as error:
         error.provider, error.model = model.provider, model.name
-        raise
+        raise error.with_traceback(None)  # noqa: B904 - below are frames with what the server said: some repeat the key
     finally:
         if answer is not None:
             answer.close()
@@ -70,7 +70,7 @@ async def _names(answer: Answer, model: Model, secrets: Sequence[str]) -> tuple[
     body = await answer.read(MAX_LISTING_BYTES)
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         what = "a web page" if answer.content_type == "text/html" or body.lstrip()[:1] == b"<" else "no JSON"
         raise MalformedResponse(f"what came is {what}, not a list of models", status=answer.status) from None
     if (inner := failures.inner(data)) is not None:  # some send an error with a status that says all is well

@@ -23,6 +23,7 @@ from .base import BaseProvider, Common, environment
 from .listing import Listing
 from .lmstudio_models import LMStudioModel, list_models
 from .lmstudio_served import Served
+from .wire import Key
 
 
 class LMStudioProvider(BaseProvider):
@@ -109,7 +110,7 @@ class LMStudioProvider(BaseProvider):
 
     @override
     def _connect(self, model: Model, key: str, timeouts: Timeouts) -> ProviderPort:
-        self._listed = functools.partial(list_models, self._wire, model.base_url or "", key)
+        self._listed = functools.partial(list_models, self._wire, model.base_url or "", Key(key))
         self._served = Served(
             model,
             named=self._named,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ..errors import MalformedResponse, ModelNotFound, ProviderError, ProviderTimeout, RequestRejected
 from ..types import Model
 from . import failures
-from .wire import Headers, Wire
+from .wire import Headers, Key, Wire
 
 LISTING_S = 2.0
 """How long a listing may take: longer, and it is not worth waiting for."""
@@ -47,7 +47,7 @@ class LMStudioModel:
         return name == self.key or name in self.instances
 
 
-async def list_models(wire: Wire, base_url: str, api_key: str) -> tuple[LMStudioModel, ...]:
+async def list_models(wire: Wire, base_url: str, api_key: Key) -> tuple[LMStudioModel, ...]:
     """The models of the LM Studio at *base_url*, by the newest of its three listings that it has.
 
     Raises ``ProviderError`` if there is no server, if it refuses the key, or if nothing that it says within
@@ -64,9 +64,11 @@ async def list_models(wire: Wire, base_url: str, api_key: str) -> tuple[LMStudio
                     return tuple(found)
     except TimeoutError:
         raise ProviderTimeout(f"no list of models after {LISTING_S:g} s", provider="lmstudio") from None
+    except ProviderError as error:
+        raise error.with_traceback(None)  # noqa: B904 - below are frames with what the server said: some repeat the key
     for problem in problems:
         if not isinstance(problem, ModelNotFound | RequestRejected):  # which may only say that a path is unknown
-            raise problem
+            raise problem.with_traceback(None)
     raise MalformedResponse("what came is no list of models; is this LM Studio?", provider="lmstudio")
 
 

@@ -39,6 +39,16 @@ class Headers(dict[str, str]):
         return f"<{', '.join(self)}>"
 
 
+class Key(str):
+    """A key, which does not show what it is where variables are shown. It is sent as any text is."""
+
+    __slots__ = ()
+
+    @override
+    def __repr__(self) -> str:
+        return "<key>" if self else "''"
+
+
 class Answer:
     """What a server sent: its status and headers are here, its bytes come as they are asked for."""
 

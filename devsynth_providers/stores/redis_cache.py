@@ -53,6 +53,8 @@ class RedisCache:
     ``ConfigurationError`` for a URL that is none, a *ttl* that is none, or without the package redis.
     """
 
+    tier = "redis"
+
     def __init__(
         self,
         url: str,

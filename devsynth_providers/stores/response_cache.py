@@ -43,6 +43,8 @@ class ResponseCache:
     raises: a database that is broken is put aside, a full disk keeps nothing. Any thread and event loop may use it.
     """
 
+    tier = "disk"
+
     def __init__(
         self,
         ttl: float = 3600.0,

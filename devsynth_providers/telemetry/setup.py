@@ -142,19 +142,23 @@ def _end(within_s: float) -> None:
     sending = [(threading.Thread(target=_quietly, args=(each.shutdown,), daemon=True), by) for each, by in _ending]
     for thread, _ in sending:
         thread.start()
-    late = []
-    for thread, exporters in sending:
-        thread.join(max(0.0, deadline - time.monotonic()))
-        if thread.is_alive():
-            late.append((thread, exporters))
+    late = [(thread, by) for thread, by in sending if not _ended(thread, deadline)]
     if not late:
         return
     _log.warning("spans or metrics are lost: whoever takes them did not within %g s of the end", within_s)
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would complain of being closed, piece by piece
-    for thread, exporters in late:
-        for each in exporters:
-            _quietly(each.shutdown)
-        thread.join(_CLOSING_S)
+    closing = [threading.Thread(target=_quietly, args=(each.shutdown,), daemon=True) for _, by in late for each in by]
+    for thread in closing:  # beside each other, and not here: a connection may wait for what is under way on it
+        thread.start()
+    deadline = time.monotonic() + _CLOSING_S
+    for thread in (*closing, *(thread for thread, _ in late)):
+        _ended(thread, deadline)
+
+
+def _ended(thread: threading.Thread, deadline: float) -> bool:
+    """Whether *thread* has come to its end by then."""
+    thread.join(max(0.0, deadline - time.monotonic()))
+    return not thread.is_alive()
 
 
 def _quietly(end: Callable[[], object]) -> None:

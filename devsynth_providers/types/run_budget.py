@@ -51,6 +51,11 @@ class RunBudget:
         return self._micros / 1_000_000
 
     @property
+    def left_micros(self) -> int | None:
+        """What is left to be spent; ``None`` where that is not limited."""
+        return None if self.limit_micros is None else max(0, self.limit_micros - self._micros)
+
+    @property
     def used_tokens(self) -> int:
         """Tokens that were used, in and out, with those set aside for attempts under way."""
         return self._tokens
