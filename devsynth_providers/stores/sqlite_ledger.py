@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import sqlite3
 import time
@@ -10,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import LedgerUnavailable
 from .database import Database
@@ -25,9 +26,19 @@ T = TypeVar("T")
 _TAKE = (
     "INSERT INTO balances (account, period, micros) SELECT ?2, ?3, ?1 WHERE ?1 <= ?4 OR NOT ?5"
     " ON CONFLICT DO UPDATE SET micros = micros + excluded.micros WHERE micros + excluded.micros <= ?4 OR NOT ?5"
-    " RETURNING micros"
 )
-"""Takes ``?1`` out of a purse, if that has as much, or only warns; tells its balance, or nothing."""
+"""Takes ``?1`` out of a purse, if that has as much, or only warns; changes one row, or none."""
+_RESERVE = (
+    "INSERT INTO entries (state, call, attempt, at, until, process, reserved_micros, purses, provider, model, project,"
+    f" role, task, policy, rule, tags, reason) VALUES ('reserved', {', '.join('?' * 16)})"
+)
+_FIND = "SELECT id, reserved_micros, purses FROM entries WHERE call = ? AND attempt = ? AND state = 'reserved'"
+_SETTLE = (
+    "UPDATE entries SET state = ?, cost_micros = ?, basis = ?, input_tokens = ?, output_tokens = ?,"
+    " cached_input_tokens = ?, cache_write_tokens = ?, reasoning_tokens = ?, usage_estimated = ?, error = ?,"
+    " latency_s = ?, first_token_s = ?, finish_reason = ? WHERE id = ?"
+)
+_ADD = "UPDATE balances SET micros = micros + ? WHERE account = ? AND period = ?"
 _COUNT = (
     "INSERT INTO hits (at, provider, model, project, role, task, policy, rule, hits) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET hits = hits + excluded.hits"
@@ -128,22 +139,22 @@ class SqliteLedger:
         now, over = self._clock(), list[Spent]()
         with self._database.writing() as database:
             for purse in purses:
-                taken = database.execute(_TAKE, (entry.worst_micros, *purse)).fetchall()
+                taken = database.execute(_TAKE, (entry.worst_micros, *purse)).rowcount
+                if taken and purse.binding:
+                    continue  # within its limit
+                spent = Spent(purse, self._balance(database, purse))
                 if not taken:
-                    spent = Spent(purse, self._balance(database, purse))
                     database.execute("ROLLBACK")
                     return Reserved(refused=spent)
-                if taken[0][0] > purse.limit_micros:
-                    over.append(Spent(purse, taken[0][0]))
+                if spent.spent_micros > purse.limit_micros:
+                    over.append(spent)
             database.execute(
-                "INSERT INTO entries (state, call, attempt, at, until, process, reserved_micros, purses, provider,"
-                " model, project, role, task, policy, rule, tags, reason)"
-                f" VALUES ('reserved', {', '.join('?' * 16)})",
+                _RESERVE,
                 (
                     *(entry.call, entry.attempt, now, now + entry.lease_s, identity(), entry.worst_micros),
-                    json.dumps([purse[:2] for purse in purses]),
+                    _text(tuple(purse[:2] for purse in purses)),
                     *(entry.provider, entry.model, entry.project, entry.role, entry.task),
-                    *(entry.policy, entry.rule, json.dumps(entry.tags), entry.reason),
+                    *(entry.policy, entry.rule, _text(tuple(entry.tags)), entry.reason),
                 ),
             )
         return Reserved(over=tuple(over))
@@ -152,22 +163,22 @@ class SqliteLedger:
         state = "estimated" if outcome.basis in ("estimated", "unknown") else "settled"
         used = outcome.usage
         with self._database.writing() as database:
-            found = database.execute(
-                "UPDATE entries SET state = ?, cost_micros = coalesce(?, reserved_micros), basis = ?, input_tokens = ?,"
-                " output_tokens = ?, cached_input_tokens = ?, cache_write_tokens = ?, reasoning_tokens = ?,"
-                " usage_estimated = ?, error = ?, latency_s = ?, first_token_s = ?, finish_reason = ?"
-                " WHERE call = ? AND attempt = ? AND state = 'reserved'"
-                " RETURNING cost_micros - reserved_micros, purses",
+            found = database.execute(_FIND, (call, attempt)).fetchone()
+            if found is None:
+                return False
+            number, reserved_micros, purses = found
+            cost_micros = reserved_micros if outcome.cost_micros is None else outcome.cost_micros
+            database.execute(
+                _SETTLE,
                 (
-                    *(state, outcome.cost_micros, outcome.basis, used.input_tokens, used.output_tokens),
+                    *(state, cost_micros, outcome.basis, used.input_tokens, used.output_tokens),
                     *(used.cached_input_tokens, used.cache_write_tokens, used.reasoning_tokens, used.estimated),
-                    outcome.error,
-                    *(outcome.latency_s, outcome.first_token_s, outcome.finish_reason, call, attempt),
+                    *(outcome.error, outcome.latency_s, outcome.first_token_s, outcome.finish_reason, number),
                 ),
-            ).fetchall()
-            for difference, purses in found:
-                _add(database, difference, purses)
-        return bool(found)
+            )
+            for account, period in _values(purses):
+                database.execute(_ADD, (cost_micros - reserved_micros, account, period))
+        return True
 
     def _count_hits(self) -> None:
         rows = [(minute, *hit, count) for (minute, hit), count in self._hits.take().items()]
@@ -221,8 +232,12 @@ class SqliteLedger:
         self._recover(database)
 
 
-def _add(database: sqlite3.Connection, micros: int, purses: str) -> None:
-    for account, period in json.loads(purses):
-        database.execute(
-            "UPDATE balances SET micros = micros + ? WHERE account = ? AND period = ?", (micros, account, period)
-        )
+@functools.lru_cache(256)
+def _text(values: tuple[Any, ...]) -> str:
+    """*values* as JSON: it is mostly the same."""
+    return json.dumps(values)
+
+
+@functools.lru_cache(256)
+def _values(text: str) -> tuple[Any, ...]:
+    return tuple(json.loads(text))
