@@ -66,7 +66,7 @@ async def ledger(file: Path) -> AsyncIterator[SqliteLedger]:
 
 def rows(file: Path, what: str = "*") -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(file)) as database:
-        return database.execute(f"SELECT {what} FROM entries ORDER BY id").fetchall()
+        return database.execute(f"SELECT {what} FROM entries ORDER BY at, attempt").fetchall()
 
 
 def answering(name: str = "m", *script: Any, **facts: Any) -> ScriptedProvider:

@@ -26,7 +26,11 @@ from hypothesis import strategies as st
 from devsynth_providers import ConfigurationError, Usage
 from devsynth_providers.errors import LedgerUnavailable
 from devsynth_providers.stores.entries import Hit, Ledger, Outcome, Purse, Reserved, Spent, ends_at, period_of
+from devsynth_providers.stores.ledger_reader import read_ledger
+from devsynth_providers.stores.ledger_upkeep import check
 from devsynth_providers.stores.ledgers import ledger_of
+from devsynth_providers.stores.migrations import MIGRATIONS
+from devsynth_providers.stores.process import identity
 from devsynth_providers.stores.redis_ledger import RedisLedger
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 
@@ -34,6 +38,11 @@ from .ledgers import InFile, Store, adds_up, entry, on_server
 
 PURSE = Purse("project:billing", "2026-11-26", 1000)
 ROOM = Reserved()
+OLD = (
+    "provider, model, project, role, task, policy, rule, tags, reason, cost_micros, basis, input_tokens, output_tokens,"
+    " cached_input_tokens, cache_write_tokens, reasoning_tokens, usage_estimated, error, latency_s, first_token_s,"
+    " finish_reason"
+)
 PAID = Outcome(cost_micros=10, basis="computed", usage=Usage(3, 4))
 
 
@@ -100,6 +109,10 @@ class TestReserve:
         with pytest.raises(LedgerUnavailable):
             await ledger.reserve(entry(), [PURSE])
         assert await ledger.spent_micros(PURSE) == 100
+        assert await ledger.settle("c", 1, PAID)
+        with pytest.raises(LedgerUnavailable):
+            await ledger.reserve(entry(), [PURSE])
+        assert await ledger.spent_micros(PURSE) == 10
         await ledger.aclose()
 
 
@@ -476,6 +489,69 @@ class TestFile:
         with pytest.raises(ConfigurationError, match="version 99, from a newer"):
             await ledger.spent_micros(PURSE)
         await ledger.aclose()
+
+
+class TestOldFiles:
+    """Of version 1, as it wrote them."""
+
+    SHARED = "'p', 'm', 'billing', NULL, 'review', 'policy', 'rule', '[\"x\"]', 'retry'"
+    TOLD = "'computed', 3, 4, 1, NULL, NULL, 0, 'timeout', 1.5, 0.5, 'stop'"
+
+    @pytest.fixture
+    def old(self, file: Path) -> Path:
+        """With two attempts that have ended, and two under way: of this process, and of one that is gone."""
+        file.parent.mkdir()
+        gone = identity().rsplit("/", 1)[0] + "/0"
+        with closing(sqlite3.connect(file, isolation_level=None)) as database:
+            for statement in MIGRATIONS[0]:
+                database.execute(statement)
+            database.execute("PRAGMA user_version = 1")
+            for call, at, state, process, micros, told in (
+                ("late", 20.0, "estimated", gone, 30, self.TOLD),
+                ("early", 10.0, "settled", identity(), 20, self.TOLD),
+                ("mine", 30.0, "reserved", identity(), None, None),
+                ("left", 40.0, "reserved", gone, None, None),
+            ):
+                database.execute(
+                    f"INSERT INTO entries (call, attempt, at, until, state, process, reserved_micros, purses, {OLD})"
+                    f" VALUES (?, 1, ?, 90, ?, ?, 100, ?, {self.SHARED}, ?, {told or ', '.join(['NULL'] * 11)})",
+                    (call, at, state, process, '[["project:billing", "2026-11-26"]]', micros),
+                )
+            database.execute("INSERT INTO balances VALUES ('project:billing', '2026-11-26', 250)")
+        return file
+
+    async def test_are_brought_up_to_date_with_all_that_is_in_them(self, old: Path) -> None:
+        before = {each["call"]: each for each in InFile(old).entries()}
+        ledger = SqliteLedger(old, clock=lambda: 50.0)
+        assert await ledger.spent_micros(PURSE) == 250
+        now = {each["call"]: each for each in InFile(old).entries()}
+        for call in ("early", "late", "mine"):
+            del before[call]["id"]
+            assert now[call] == before[call]
+        ended = {"state": "estimated", "cost_micros": 100, "error": "process_ended", "latency_s": 10.0}
+        assert now["left"].items() >= ended.items()
+        adds_up(InFile(old))
+        await ledger.aclose()
+
+    async def test_settle_what_was_under_way_once_and_take_no_attempt_twice(self, old: Path) -> None:
+        ledger = SqliteLedger(old)
+        told = [await ledger.settle(call, 1, PAID) for call in ("mine", "mine", "left", "early")]
+        assert told == [True, False, False, False]
+        for call in ("mine", "early"):
+            with pytest.raises(LedgerUnavailable):
+                await ledger.reserve(entry(call), [PURSE])
+        assert await ledger.spent_micros(PURSE) == 20 + 30 + 10 + 100
+        await ledger.aclose()
+        adds_up(InFile(old))
+
+    async def test_are_read_again_once_a_router_has_used_them(self, old: Path) -> None:
+        with pytest.raises(ConfigurationError, match="version 1, from an older"), read_ledger(old):
+            pass
+        await SqliteLedger(old).spent_micros(PURSE)
+        with read_ledger(old) as reader:
+            assert [each["call"] for each in reader.entries()] == ["early", "late", "mine", "left"]
+            assert reader.total().under_way == 1
+        assert check(old).right
 
 
 class TestPlace:

@@ -104,7 +104,7 @@ class TestExport:
         _, out, _ = cli("ledger", "export", "--ledger", str(file), "--format", "jsonl")
         entries = [json.loads(line) for line in out.splitlines()]
         columns = ("attempt", "model", "reason", "state", "cost_micros", "error", "latency_s")
-        stored = sql(file, f"SELECT {', '.join(columns)} FROM entries ORDER BY id")
+        stored = sql(file, f"SELECT {', '.join(columns)} FROM entries ORDER BY at, attempt")
         assert [tuple(each[name] for name in columns) for each in entries] == stored
         assert (entries[0]["tags"], entries[0]["project"], entries[0]["usage_estimated"]) == (["x"], "billing", False)
         assert entries[0]["at"].startswith(time.strftime("%Y-", time.gmtime()))
@@ -154,8 +154,8 @@ class TestCheck:
             "UPDATE balances SET micros = micros + 1 WHERE period = 'total'",
             "DELETE FROM balances WHERE period = 'total'",
             "INSERT INTO balances VALUES ('project:b', 'total', 5)",
-            "UPDATE entries SET cost_micros = 0 WHERE id = 1",
-            "DELETE FROM entries WHERE id = 1",
+            "UPDATE ended SET cost_micros = 0",
+            "DELETE FROM ended",
         ],
     )
     def test_a_balance_that_is_not_the_sum_is_said(self, cli: Run, file: Path, wrong: str) -> None:
@@ -223,7 +223,7 @@ class TestPrune:
         written(file, {"at": 1000.0}, {"at": 1500.0}, {"at": 2000.0, "settled": False}, {"at": 1e9})
         told = cli("ledger", "prune", "--ledger", str(file), "--before", "2001-01-01", "--yes")
         assert (told[0], told[1].splitlines()[-1]) == (0, "removed 2 entries")
-        assert sql(file, "SELECT at, state FROM entries") == [(2000.0, "reserved"), (1e9, "settled")]
+        assert sql(file, "SELECT at, state FROM entries ORDER BY at") == [(2000.0, "reserved"), (1e9, "settled")]
         again = json.loads(
             cli("ledger", "prune", "--ledger", str(file), "--before", "2001-01-01", "--yes", "--json")[1]
         )
@@ -354,7 +354,7 @@ class TestFiles:
         assert cli("ledger", *command, "--ledger", str(file))[0] == 0
         assert file.read_bytes() == before
         with opened(file, "ro") as database, pytest.raises(sqlite3.OperationalError, match="readonly"):
-            database.execute("DELETE FROM entries")
+            database.execute("DELETE FROM ended")
 
     def test_an_error_inside_says_which_file_it_was(self, file: Path) -> None:
         written(file, {})

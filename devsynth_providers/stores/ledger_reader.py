@@ -163,7 +163,7 @@ class LedgerReader:
     def entries(self, wanted: Wanted = Wanted(), *, latest: int | None = None) -> Iterator[dict[str, Any]]:
         """Entries as plain values by column, oldest first; or so many of the *latest*, the last of them first."""
         condition, values = wanted.sql()
-        order = "at, id" if latest is None else "at DESC, id DESC"
+        order = "at, call, attempt" if latest is None else "at DESC, call DESC, attempt DESC"
         rows = self._database.execute(
             f"SELECT {', '.join(COLUMNS)} FROM entries WHERE {condition} ORDER BY {order} LIMIT ?",
             [*values, -1 if latest is None else latest],

@@ -7,14 +7,14 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from .database import transaction
 from .entries import Period, ends_at
 from .ledger_file import opened
 from .process import gone
@@ -87,13 +87,11 @@ def check(file: Path, *, clock: Callable[[], float] = time.time) -> Checked:
         balances = _amounts(database, "SELECT account, period, micros FROM balances")
         left = left_micros = 0
         for process, count, micros in database.execute(
-            "SELECT process, count(*), sum(reserved_micros) FROM entries WHERE state = 'reserved' GROUP BY process"
+            "SELECT process, count(*), sum(reserved_micros) FROM under_way GROUP BY process"
         ):
             if gone(process):
                 left, left_micros = left + count, left_micros + micros
-        (overdue,) = database.execute(
-            "SELECT count(*) FROM entries WHERE state = 'reserved' AND until < ?", (clock(),)
-        ).fetchone()
+        (overdue,) = database.execute("SELECT count(*) FROM under_way WHERE until < ?", (clock(),)).fetchone()
         (entries,) = database.execute("SELECT count(*) FROM entries").fetchone()
     keys = sorted(balances.keys() | paid.keys())
     wrong = [Imbalance(*key, balances.get(key, 0), paid[key]) for key in keys if balances.get(key, 0) != paid[key]]
@@ -112,13 +110,9 @@ def old(file: Path, before: float) -> Old:
     """What ``prune`` would remove."""
     with opened(file, "ro") as database:
         row = database.execute(
-            "SELECT count(*), coalesce(sum(cost_micros), 0), min(at), max(at) FROM entries"
-            " WHERE at < ? AND state != 'reserved'",
-            (before,),
+            "SELECT count(*), coalesce(sum(cost_micros), 0), min(at), max(at) FROM ended WHERE at < ?", (before,)
         ).fetchone()
-        (under_way,) = database.execute(
-            "SELECT count(*) FROM entries WHERE at < ? AND state = 'reserved'", (before,)
-        ).fetchone()
+        (under_way,) = database.execute("SELECT count(*) FROM under_way WHERE at < ?", (before,)).fetchone()
         (hits,) = database.execute("SELECT coalesce(sum(hits), 0) FROM hits WHERE at < ?", (before,)).fetchone()
     return Old(entries=row[0], cost_micros=row[1], first_at=row[2], last_at=row[3], under_way=under_way, hits=hits)
 
@@ -147,10 +141,10 @@ def prune(
 
 def _remove(database: sqlite3.Connection, before: float, batch: int) -> int:
     """A part of what is old, in one transaction; what it had paid is written down instead."""
-    with _transaction(database):
+    with transaction(database):
         rows = database.execute(
-            "DELETE FROM entries WHERE id IN"
-            " (SELECT id FROM entries WHERE at < ? AND state != 'reserved' ORDER BY at LIMIT ?)"
+            "DELETE FROM ended WHERE (at, call, attempt) IN"
+            " (SELECT at, call, attempt FROM ended WHERE at < ? ORDER BY at LIMIT ?)"
             " RETURNING purses, cost_micros",
             (before, batch),
         ).fetchall()
@@ -172,7 +166,7 @@ def _forget(database: sqlite3.Connection, now: datetime) -> None:
         return
     there = _paid(database)  # takes its time, but nobody waits for it: no entry comes to what is over
     done = [key for key in over if key not in there]
-    with _transaction(database):
+    with transaction(database):
         database.executemany("DELETE FROM balances WHERE account = ? AND period = ?", done)
         database.executemany("DELETE FROM pruned WHERE account = ? AND period = ?", done)
 
@@ -203,14 +197,3 @@ def _paid(database: sqlite3.Connection) -> dict[Paid, int]:
 
 def _amounts(database: sqlite3.Connection, query: str) -> dict[Paid, int]:
     return {(account, period): micros for account, period, micros in database.execute(query)}
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")

@@ -6,6 +6,22 @@ import sqlite3
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from .database import transaction
+
+BEGUN = (
+    "call, attempt, at, until, process, reserved_micros, purses, provider, model, project, role, task, policy, rule,"
+    " tags, reason"
+)
+"""What is known of an attempt before it is made. The second step is made of it, as of what follows: neither changes."""
+OUTCOME = (
+    "state, cost_micros, basis, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens,"
+    " usage_estimated, error, latency_s, first_token_s, finish_reason"
+)
+"""What came of it."""
+_NOTHING = ", ".join(
+    f"CAST(NULL AS {kind})" for kind in ("INTEGER", "TEXT", *("INTEGER",) * 6, "TEXT", "REAL", "REAL", "TEXT")
+)
+"""Nothing yet came of it, of the kinds that those columns have: else SQLite sorts all entries to find the latest."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -78,13 +94,76 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    (  # what is under way is few rows in one page, and what has ended is written once, where it stays
+        """
+        CREATE TABLE under_way (
+            call TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            at REAL NOT NULL,
+            until REAL NOT NULL,
+            process TEXT NOT NULL,
+            reserved_micros INTEGER NOT NULL CHECK (reserved_micros >= 0),
+            purses TEXT NOT NULL,
+            provider TEXT NOT NULL,
+            model TEXT NOT NULL,
+            project TEXT,
+            role TEXT,
+            task TEXT,
+            policy TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            tags TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            PRIMARY KEY (call, attempt)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE ended (
+            call TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            at REAL NOT NULL,
+            until REAL NOT NULL,
+            process TEXT NOT NULL,
+            reserved_micros INTEGER NOT NULL CHECK (reserved_micros >= 0),
+            purses TEXT NOT NULL,
+            provider TEXT NOT NULL,
+            model TEXT NOT NULL,
+            project TEXT,
+            role TEXT,
+            task TEXT,
+            policy TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            tags TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('settled', 'estimated')),
+            cost_micros INTEGER NOT NULL CHECK (cost_micros >= 0),
+            basis TEXT,
+            input_tokens INTEGER,
+            output_tokens INTEGER,
+            cached_input_tokens INTEGER,
+            cache_write_tokens INTEGER,
+            reasoning_tokens INTEGER,
+            usage_estimated INTEGER,
+            error TEXT,
+            latency_s REAL,
+            first_token_s REAL,
+            finish_reason TEXT,
+            PRIMARY KEY (at, call, attempt)  -- what is looked for is mostly of a span of time
+        ) WITHOUT ROWID
+        """,
+        f"INSERT INTO under_way ({BEGUN}) SELECT {BEGUN} FROM entries WHERE state = 'reserved'",
+        f"INSERT INTO ended ({BEGUN}, {OUTCOME}) SELECT {BEGUN}, {OUTCOME} FROM entries WHERE state != 'reserved'"
+        " ORDER BY at, call, attempt",
+        "DROP TABLE entries",
+        "CREATE UNIQUE INDEX ended_once ON ended (call, attempt)",
+        f"CREATE VIEW entries AS SELECT {BEGUN}, {OUTCOME} FROM ended UNION ALL"
+        f" SELECT {BEGUN}, CAST('reserved' AS TEXT), {_NOTHING} FROM under_way",
+    ),
 )
 
 
 def bring_up_to_date(database: sqlite3.Connection, file: Path) -> None:
     """Carry out the steps that *file* lacks, in one transaction; refuse one that a newer version has made."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(database):
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
             raise ConfigurationError(
@@ -97,7 +176,3 @@ def bring_up_to_date(database: sqlite3.Connection, file: Path) -> None:
             for statement in step:
                 database.execute(statement)
         database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import sqlite3
 import time
@@ -13,21 +14,37 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import LedgerUnavailable
-from .database import Database
+from .database import Database, transaction
 from .entries import Entry, Hit, Outcome, Purse, Reserved, Spent
 from .hits import Hits
-from .migrations import bring_up_to_date
+from .migrations import BEGUN, OUTCOME, bring_up_to_date
 from .process import gone, identity
 from .worker import Busy, Worker, certain
 
 T = TypeVar("T")
 
+_text, _values = functools.lru_cache(256)(json.dumps), functools.lru_cache(256)(json.loads)
+"""Names as JSON, and back: they are mostly the same again."""
 _TAKE = (
     "INSERT INTO balances (account, period, micros) SELECT ?2, ?3, ?1 WHERE ?1 <= ?4 OR NOT ?5"
     " ON CONFLICT DO UPDATE SET micros = micros + excluded.micros WHERE micros + excluded.micros <= ?4 OR NOT ?5"
-    " RETURNING micros"
 )
-"""Takes ``?1`` out of a purse, if that has as much, or only warns; tells its balance, or nothing."""
+"""Takes ``?1`` out of a purse, if that has as much, or only warns; changes one row, or none."""
+_RESERVE = (
+    f"INSERT INTO under_way ({BEGUN}) SELECT {', '.join('?' * 16)} WHERE NOT EXISTS"
+    " (SELECT 1 FROM ended WHERE call = ?1 AND attempt = ?2)"
+)
+_FIND = "SELECT reserved_micros, purses FROM under_way WHERE call = ? AND attempt = ?"
+_SETTLE = (
+    f"INSERT INTO ended ({BEGUN}, {OUTCOME}) SELECT {BEGUN}, {', '.join('?' * 13)} FROM under_way"
+    " WHERE call = ? AND attempt = ?"
+)
+_END = "DELETE FROM under_way WHERE call = ? AND attempt = ?"
+_RECOVER = (
+    f"INSERT INTO ended ({BEGUN}, state, cost_micros, basis, error, latency_s) SELECT {BEGUN}, 'estimated',"
+    " reserved_micros, 'estimated', 'process_ended', max(0, ? - at) FROM under_way WHERE process = ?"
+)
+_ADD = "UPDATE balances SET micros = micros + ? WHERE account = ? AND period = ?"
 _COUNT = (
     "INSERT INTO hits (at, provider, model, project, role, task, policy, rule, hits) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET hits = hits + excluded.hits"
@@ -66,7 +83,12 @@ class SqliteLedger:
 
     async def recover(self) -> int:
         """Count as spent in full what processes that have ended left reserved; how many entries that were."""
-        return await self._told(self._put(lambda: self._recover(self._database.opened())))
+
+        def recovered() -> int:
+            with self._database.writing() as database:
+                return self._recover(database)
+
+        return await self._told(self._put(recovered))
 
     def record(self, entry: Entry, outcome: Outcome) -> Future[None]:
         """Write down an attempt that was made elsewhere: it has been paid, from no purse."""
@@ -128,46 +150,49 @@ class SqliteLedger:
         now, over = self._clock(), list[Spent]()
         with self._database.writing() as database:
             for purse in purses:
-                taken = database.execute(_TAKE, (entry.worst_micros, *purse)).fetchall()
+                taken = database.execute(_TAKE, (entry.worst_micros, *purse)).rowcount
+                if taken and purse.binding:
+                    continue  # within its limit
+                spent = Spent(purse, self._balance(database, purse))
                 if not taken:
-                    spent = Spent(purse, self._balance(database, purse))
                     database.execute("ROLLBACK")
                     return Reserved(refused=spent)
-                if taken[0][0] > purse.limit_micros:
-                    over.append(Spent(purse, taken[0][0]))
-            database.execute(
-                "INSERT INTO entries (state, call, attempt, at, until, process, reserved_micros, purses, provider,"
-                " model, project, role, task, policy, rule, tags, reason)"
-                f" VALUES ('reserved', {', '.join('?' * 16)})",
+                if spent.spent_micros > purse.limit_micros:
+                    over.append(spent)
+            written = database.execute(
+                _RESERVE,
                 (
                     *(entry.call, entry.attempt, now, now + entry.lease_s, identity(), entry.worst_micros),
-                    json.dumps([purse[:2] for purse in purses]),
+                    _text(tuple(purse[:2] for purse in purses)),
                     *(entry.provider, entry.model, entry.project, entry.role, entry.task),
-                    *(entry.policy, entry.rule, json.dumps(entry.tags), entry.reason),
+                    *(entry.policy, entry.rule, _text(tuple(entry.tags)), entry.reason),
                 ),
             )
+            if not written.rowcount:
+                raise sqlite3.IntegrityError(f"attempt {entry.attempt} of {entry.call} has ended already")
         return Reserved(over=tuple(over))
 
     def _settle(self, call: str, attempt: int, outcome: Outcome) -> bool:
         state = "estimated" if outcome.basis in ("estimated", "unknown") else "settled"
         used = outcome.usage
         with self._database.writing() as database:
-            found = database.execute(
-                "UPDATE entries SET state = ?, cost_micros = coalesce(?, reserved_micros), basis = ?, input_tokens = ?,"
-                " output_tokens = ?, cached_input_tokens = ?, cache_write_tokens = ?, reasoning_tokens = ?,"
-                " usage_estimated = ?, error = ?, latency_s = ?, first_token_s = ?, finish_reason = ?"
-                " WHERE call = ? AND attempt = ? AND state = 'reserved'"
-                " RETURNING cost_micros - reserved_micros, purses",
+            found = database.execute(_FIND, (call, attempt)).fetchone()
+            if found is None:
+                return False
+            reserved_micros, purses = found
+            cost_micros = reserved_micros if outcome.cost_micros is None else outcome.cost_micros
+            database.execute(
+                _SETTLE,
                 (
-                    *(state, outcome.cost_micros, outcome.basis, used.input_tokens, used.output_tokens),
+                    *(state, cost_micros, outcome.basis, used.input_tokens, used.output_tokens),
                     *(used.cached_input_tokens, used.cache_write_tokens, used.reasoning_tokens, used.estimated),
-                    outcome.error,
-                    *(outcome.latency_s, outcome.first_token_s, outcome.finish_reason, call, attempt),
+                    *(outcome.error, outcome.latency_s, outcome.first_token_s, outcome.finish_reason, call, attempt),
                 ),
-            ).fetchall()
-            for difference, purses in found:
-                _add(database, difference, purses)
-        return bool(found)
+            )
+            database.execute(_END, (call, attempt))
+            for account, period in _values(purses):
+                database.execute(_ADD, (cost_micros - reserved_micros, account, period))
+        return True
 
     def _count_hits(self) -> None:
         rows = [(minute, *hit, count) for (minute, hit), count in self._hits.take().items()]
@@ -204,25 +229,14 @@ class SqliteLedger:
 
     def _recover(self, database: sqlite3.Connection) -> int:
         """Their worst case is what has been taken out for them already: it only becomes what they have cost."""
-        now = self._clock()
-        held = database.execute("SELECT DISTINCT process FROM entries WHERE state = 'reserved'").fetchall()
-        ended = [process for (process,) in held if process != identity() and gone(process)]
-        recovered = 0
-        for process in ended:
-            recovered += database.execute(
-                "UPDATE entries SET state = 'estimated', cost_micros = reserved_micros, basis = 'estimated',"
-                " error = 'process_ended', latency_s = max(0, ? - at) WHERE state = 'reserved' AND process = ?",
-                (now, process),
-            ).rowcount
+        now, recovered = self._clock(), 0
+        for (process,) in database.execute("SELECT DISTINCT process FROM under_way").fetchall():
+            if process != identity() and gone(process):
+                database.execute(_RECOVER, (now, process))
+                recovered += database.execute("DELETE FROM under_way WHERE process = ?", (process,)).rowcount
         return recovered
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         bring_up_to_date(database, self.file)
-        self._recover(database)
-
-
-def _add(database: sqlite3.Connection, micros: int, purses: str) -> None:
-    for account, period in json.loads(purses):
-        database.execute(
-            "UPDATE balances SET micros = micros + ? WHERE account = ? AND period = ?", (micros, account, period)
-        )
+        with transaction(database):
+            self._recover(database)
