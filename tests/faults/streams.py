@@ -24,7 +24,7 @@ from .rows import row as _row
 
 TEXT = "w0 w1"
 _SOON = Timeouts(first_token_s=0.6, idle_s=0.6, total_s=10)
-_SHORT = Timeouts(first_token_s=20, idle_s=20, total_s=1)
+_SHORT = Timeouts(first_token_s=20, idle_s=20, total_s=4)
 _BEGUN = (delta(role="assistant", text=""), delta("w0 "), delta("w1"))
 _END = (delta(finish="stop"), usage_event(), "[DONE]")
 _BAD = b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n'
