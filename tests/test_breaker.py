@@ -382,6 +382,14 @@ def test_what_others_take_back_before_its_time_closes_it_if_nothing_else_is_agai
     assert not made.closed
 
 
+def test_what_its_own_server_asks_for_holds_though_others_had_said_more_and_take_it_back() -> None:
+    made, leave = breaker(), Pass(0)
+    made.told(0, 60, "down")
+    made.settle(1, leave, Verdict(bad=True, reason="rate_limited", hold_s=30))
+    made.taken_back(2, 0.5)
+    assert made.state(20) == "open"
+
+
 def test_what_others_have_said_to_be_over_about_now_is_left_to_a_probe() -> None:
     made = breaker()
     made.told(0, 30, "down")

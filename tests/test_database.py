@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+from contextlib import closing, suppress
 from pathlib import Path
+
+import pytest
 
 from devsynth_providers.stores.database import CHECKPOINT, LOCKED_S, Database
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
@@ -57,3 +62,89 @@ async def test_after_a_total_too_the_loop_waits_for_no_other_process(tmp_path: P
         other.execute("ROLLBACK")
         await reserving
     await ledger.aclose()
+
+
+_OPEN_AND_CLOSE = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as database:
+    print(*(name for (name,) in database.execute("SELECT a FROM t ORDER BY a")))
+database.close()
+"""
+
+
+def _seen_by_another(file: Path) -> str:
+    """What a process finds that opens *file* and, as the last one would, puts its log away if nobody has it open."""
+    done = subprocess.run(
+        [sys.executable, "-c", _OPEN_AND_CLOSE, str(file)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _write(database: Database, what: str) -> None:
+    with database.writing() as connection:
+        connection.execute("INSERT INTO t VALUES (?)", (what,))
+
+
+def test_that_a_file_is_opened_twice_in_a_process_takes_no_lock_from_the_first(tmp_path: Path) -> None:
+    """The system forgets all locks that a process has on a file as soon as it closes any descriptor of it."""
+    first, second = Database(tmp_path / "f", _tables), Database(tmp_path / "f", _tables)
+    _write(first, "1")
+    second.opened()
+    assert _seen_by_another(tmp_path / "f") == "1"
+    _write(first, "2")
+    _write(second, "3")
+    assert _seen_by_another(tmp_path / "f") == "1 2 3"
+    first.close()
+    second.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_has_locks_of_its_own(tmp_path: Path) -> None:
+    database = Database(tmp_path / "f", _tables)
+    _write(database, "1")
+    (told, tells), (goes_on, go_on) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _write(database, "2")
+            os.write(tells, b"x")
+            os.read(goes_on, 1)
+            _write(database, "3")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.read(told, 1)
+    database.close()
+    assert _seen_by_another(tmp_path / "f") == "1 2"
+    os.write(go_on, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for each in (told, tells, goes_on, go_on):
+        os.close(each)
+    assert _seen_by_another(tmp_path / "f") == "1 2 3"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_that_can_not_open_the_file_does_not_use_what_its_parent_has_opened(tmp_path: Path) -> None:
+    full = False
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        if full:
+            raise sqlite3.OperationalError("database or disk is full")
+        _tables(connection)
+
+    database = Database(tmp_path / "f", prepare)
+    _write(database, "1")
+    child = os.fork()
+    if child == 0:
+        try:
+            full = True
+            for _ in range(2):
+                with suppress(sqlite3.OperationalError):
+                    _write(database, "2")
+                    os._exit(2)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert _seen_by_another(tmp_path / "f") == "1"
+    database.close()

@@ -108,6 +108,16 @@ class TestGate:
 
         assert [after_a_minute(answers) for answers in (1, 6, 600)] == pytest.approx([1, 1, 1])
 
+    def test_a_limit_that_was_gone_for_a_while_owes_nobody_anything(self) -> None:
+        limits = RateLimits(tokens_per_minute=100)
+        gate = Gate("g", limits)
+        before = gate.enter(0, 100)
+        gate.set(RateLimits(concurrent=9))
+        gate.set(limits)
+        gate.used(before, 0)
+        gate.enter(1, 100)
+        assert gate.free_at(1, 1) > 1
+
 
 class TestLine:
     def test_a_pause_is_never_made_shorter_and_never_longer_than_an_hour_and_is_of_one_model(self) -> None:
@@ -261,8 +271,8 @@ class Crowd(RuleBasedStateMachine):
     def nobody_waits_without_a_reason(self) -> None:
         line, now = self.entrance._line, self.loop.time() - 2 * TICK_S
         if self.waiting and (place := next(line.queue.heads(), None)) is not None:
-            wish, (back_until, _) = place.item.wish, line._back.get(place.item, (-math.inf, None))
-            assert max(line.paused_until(wish), back_until) > now or any(
+            wish, back = place.item.wish, line._back.get(place.item)
+            assert max(line.paused_until(wish), -math.inf if back is None else back.again_at) > now or any(
                 gate.free_at(now, 10) > now for gate in line.gates(wish)
             )
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
+from typing_extensions import override
 
 from devsynth_providers import ChatRequest, LimitReached, RateLimits, Router
 from devsynth_providers.layers.limited import Limited
@@ -20,7 +21,7 @@ from devsynth_providers.stores.shared import Full, Leave, Quota, Unwell
 from devsynth_providers.testing import run_virtually
 
 from .helpers import model, policy
-from .test_limited import Server, all_of, limiter, now
+from .test_limited import Server, all_of, limiter, limits, now
 
 M, N = model("m"), model("n")
 PROVIDER, MODEL = server_key(M, "provider", ""), server_key(M, "model", "")
@@ -29,9 +30,10 @@ PROVIDER, MODEL = server_key(M, "provider", ""), server_key(M, "model", "")
 class Elsewhere:
     """What other processes leave to this one: at each gate nothing before a moment, then so many at the same time."""
 
-    def __init__(self, until: Mapping[str, float], most: int = 1000) -> None:
+    def __init__(self, until: Mapping[str, float], most: int = 1000, wait_s: float = 0.1) -> None:
         self.until = until
         self.most = most
+        self.wait_s = wait_s
         self.under_way = self.asked = 0
         self._lock = threading.Lock()
 
@@ -42,7 +44,7 @@ class Elsewhere:
                 return Full(number, wait_s)
         with self._lock:
             if self.under_way >= self.most:
-                return Full(0, 0.1)
+                return Full(0, self.wait_s)
             self.under_way += 1
         return Leave(str(self.asked), 0, tokens)
 
@@ -80,7 +82,7 @@ def test_who_finds_no_room_elsewhere_keeps_no_slot_from_those_who_do() -> None:
         await asyncio.gather(*(layer.generate("hi") for layer in layers for _ in range(4)))
         assert m.asked == pytest.approx([30, 30, 31, 31], abs=0.01)
         assert n.asked == pytest.approx([0, 0, 1, 1], abs=0.01)
-        assert elsewhere.asked <= 12
+        assert elsewhere.asked <= 25
         nobody_is_left(held, elsewhere)
 
     run_virtually(main())
@@ -126,6 +128,78 @@ def test_room_that_a_call_of_this_process_makes_is_taken_at_once() -> None:
         await asyncio.gather(*(behind(server, held, elsewhere).generate("hi") for _ in range(8)))
         assert server.asked == pytest.approx([0, 0, 1.05, 1.05, 2.1, 2.1, 3.15, 3.15], abs=0.001)
         nobody_is_left(held, elsewhere)
+
+    run_virtually(main())
+
+
+def test_nor_does_anybody_wait_for_more_than_calls_used_that_have_ended() -> None:
+    """Until then they are taken to use all that they may, and what is told to who comes next is most of a minute."""
+
+    async def main() -> None:
+        server = Server(1.0)
+        held = limiter(RateLimits(concurrent=3))
+        elsewhere = Elsewhere({}, most=1, wait_s=58)
+        layer = behind(server, held, elsewhere)
+        patient = asyncio.gather(layer.generate("hi"), layer.generate("hi"))
+        await asyncio.sleep(2)
+        await layer.generate("hi")
+        await patient
+        assert server.asked == pytest.approx([0, 1, 2], abs=0.01)
+        nobody_is_left(held, elsewhere)
+
+    run_virtually(main())
+
+
+def test_what_others_did_not_use_is_found_in_a_few_seconds() -> None:
+    async def main() -> None:
+        server = Server(1.0)
+        held = limiter(RateLimits(concurrent=3))
+        until = {PROVIDER: 58.0}
+        elsewhere = Elsewhere(until)
+        waits = asyncio.ensure_future(behind(server, held, elsewhere).generate("hi"))
+        await asyncio.sleep(12)
+        until[PROVIDER] = 12
+        await waits
+        assert server.asked == pytest.approx([15], abs=0.01)
+        nobody_is_left(held, elsewhere)
+
+    run_virtually(main())
+
+
+def test_other_limits_hold_at_once_for_those_who_were_sent_back_and_behind_them() -> None:
+    async def main() -> None:
+        server = Server(1.0)
+        held = limiter(RateLimits(concurrent=3))
+        until = {PROVIDER: 58.0}
+        elsewhere = Elsewhere(until)
+        layer = behind(server, held, elsewhere)
+        waits = asyncio.ensure_future(layer.generate("hi"))
+        await asyncio.sleep(1)
+        until.clear()
+        held.hold(limits(RateLimits(concurrent=30)))
+        await asyncio.gather(waits, layer.generate("hi"))
+        assert server.asked == pytest.approx([1, 1], abs=0.01)
+        nobody_is_left(held, elsewhere)
+
+    run_virtually(main())
+
+
+def test_a_call_that_is_left_while_it_asks_the_others_was_never_made() -> None:
+    class Slow(Elsewhere):
+        @override
+        async def enter(self, quotas: Sequence[Quota], tokens: int, lease_s: float) -> Leave | Full:
+            await asyncio.sleep(5)
+            return await super().enter(quotas, tokens, lease_s)
+
+    async def main() -> None:
+        server = Server(1.0)
+        held = limiter(RateLimits(requests_per_minute=1))
+        layer = behind(server, held, Slow({}))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await layer.generate("hi")
+        await layer.generate("hi")
+        assert server.asked == pytest.approx([6], abs=0.01)
 
     run_virtually(main())
 

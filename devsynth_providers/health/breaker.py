@@ -171,6 +171,7 @@ class Breaker:
             self._open(now, verdict.reason)
         if verdict.hold_s > 0:
             self._hold(now, verdict)
+            self._told_until = None  # its own server has said so, too
         return "open" if tripped or (self.refuses and not refused) else None
 
     def _open(self, now: float, reason: str, *, slow: bool = False, doubt: bool = False) -> None:

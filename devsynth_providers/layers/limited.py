@@ -38,10 +38,8 @@ class Limited(Wrapper):
     @override
     async def send(self, request: Request) -> Reply:
         ticket = await self._turn(request)
-        over: Over = nobody_counts
+        over = await self._leave(request, ticket)
         try:
-            if self._others is not None:
-                over = await self._others.leave(self.model, request, ticket)
             reply = await self.inner.send(request)
         except BaseException as error:
             over(used(error, ticket.wish.tokens))
@@ -57,6 +55,15 @@ class Limited(Wrapper):
                 ticket.failed(tokens)
 
         return reply.on_finish(finish)
+
+    async def _leave(self, request: Request, ticket: Ticket) -> Over:
+        if self._others is None:
+            return nobody_counts
+        try:
+            return await self._others.leave(self.model, request, ticket)
+        except BaseException:
+            ticket.undo()  # nothing was sent
+            raise
 
     async def _turn(self, request: Request) -> Ticket:
         deadline = request.call.deadline

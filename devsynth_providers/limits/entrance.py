@@ -12,9 +12,11 @@ from functools import partial
 from ..policy import RateLimits
 from ..timers import ring_at
 from .gate import Entry, Gate
-from .line import BRIEF_S, Line, Where, Wish
+from .line import Line, Where, Wish
 from .ticket import Ticket, wake
 
+BRIEF_S = 1.0
+"""A wait that is longer by less is not worth looking at all who wait."""
 TICK_S = 1e-6
 """So much later than planned an alarm rings: loops ring up to their clock's resolution too soon."""
 
@@ -106,8 +108,8 @@ class Entrance:
         """The turn of *ticket* is to come anew: elsewhere there is no room *where* for *wait_s*."""
         with self._lock:
             now = ticket.loop.time()
-            news = now + wait_s > max(now, self._line.back_until(where)) + BRIEF_S  # else it is not worth a look
-            self._line.send_back(ticket, where, now + wait_s)
+            news = now + wait_s > max(now, self._line.back_until(where)) + BRIEF_S
+            self._line.send_back(ticket, where, now, wait_s)
             ticket.turn = ticket.loop.create_future()
             self._enrol(ticket.loop, 1)
             if news:
@@ -120,7 +122,7 @@ class Entrance:
         """The call of *ticket* has ended, or will not be made; for *pause_s* no other is to follow it."""
 
         def settled(now: float) -> None:
-            if not self._drop(ticket):
+            if not self._drop(ticket) and ticket.entries:  # else it was refused, and never made
                 for entry in ticket.entries:
                     settle(entry.gate, entry, now)
                 self._line.ended(now)

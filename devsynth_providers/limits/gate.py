@@ -129,6 +129,8 @@ class Gate:
 
 def _window(before: Window | None, limit: int | None) -> Window | None:
     if limit is None:
+        if before is not None:
+            before.end()
         return None
     if before is None:
         return Window(limit)

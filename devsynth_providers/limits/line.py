@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..policy import RateLimits
 from .gate import Entry, Gate
@@ -16,8 +16,8 @@ NO_LIMITS = RateLimits()
 LONGEST_PAUSE_S = 3600.0
 """A provider that wants to be left alone for longer is believed so much."""
 
-BRIEF_S = 1.0
-"""Who is to try again so soon does not wait for the clock, but for somebody to leave."""
+AGAIN_S = 5.0
+"""Who was sent back tries again after so long at most: calls that end elsewhere used less than they were taken to."""
 
 
 class _Any:
@@ -39,6 +39,15 @@ class Wish:
     model: str
     project: str | None = None
     tokens: int = 0
+
+
+class _Back(NamedTuple):
+    """Where there was no room elsewhere for somebody whose turn it was, until when that is likely to stay so, and when
+    to try again."""
+
+    where: Where
+    until: float
+    again_at: float
 
 
 class Caller(Protocol):
@@ -73,7 +82,7 @@ class Line:
         self._whole: Turnstile | None = None
         self._models: dict[str, Turnstile] = {}
         self._paused: dict[str, float] = {}
-        self._back: dict[Caller, tuple[float, Where]] = {}
+        self._back: dict[Caller, _Back] = {}
 
     def set(self, whole: RateLimits | None, models: Mapping[str, RateLimits]) -> None:
         """From now on these limits hold. Who waits keeps the place, what has passed is counted."""
@@ -82,6 +91,7 @@ class Line:
             turnstile = _set(self._models.get(name), name, models.get(name))
             if turnstile is not None:
                 self._models[name] = turnstile
+        self._back.clear()  # elsewhere, too, there may be more room by these
 
     def gates(self, wish: Wish) -> tuple[Gate, ...]:
         """What a call passes, the narrowest first."""
@@ -125,7 +135,7 @@ class Line:
 
     def back_until(self, where: Where) -> float:
         """The moment before which nobody passes *where*, because some were sent back who wait there."""
-        return max((until for until, there in self._back.values() if there == where), default=-math.inf)
+        return max((each.until for each in self._back.values() if each.where == where), default=-math.inf)
 
     def barred_until(self, wish: Wish) -> float:
         """The moment before which no call like this one passes, whatever gates may say."""
@@ -162,21 +172,21 @@ class Line:
         self._back.pop(caller, None)
         return place is not None and self.queue.leave(place)
 
-    def send_back(self, caller: Caller, where: Where, until: float) -> None:
-        """Put *caller*, whose turn it was, where it stood: there is no room for it *where* before *until*."""
+    def send_back(self, caller: Caller, where: Where, now: float, wait_s: float) -> None:
+        """Put *caller*, whose turn it was, where it stood: it seems that *where* there is no room for *wait_s*."""
         wish = caller.wish
         for entry in caller.entries:
             entry.gate.undo(entry)
         caller.inside, caller.entries = False, ()
         caller.place = self.queue.join(caller, wish.model, wish.project, wish.tokens, caller.rank)
-        self._back[caller] = until, where
+        self._back[caller] = _Back(where, now + wait_s, now + min(wait_s, AGAIN_S))
 
     def ended(self, now: float) -> None:
-        """A call has: that may have made room elsewhere, for the first of those who were sent back for a moment."""
+        """A call has: that may have made room elsewhere, for the first of those who were sent back."""
         for place in self.queue.heads() if self._back else ():
-            until, where = self._back.get(place.item, (-math.inf, (ANY, ANY)))
-            if now < until <= now + BRIEF_S:
-                self._back[place.item] = now, where
+            back = self._back.get(place.item)
+            if back is not None and back.again_at > now:
+                self._back[place.item] = _Back(back.where, now, now)
                 return
 
     def admit(self, now: float) -> list[Caller]:
@@ -197,7 +207,7 @@ class Line:
             passes = self._passes(caller.wish)
             waits = [(gate.free_at(now, caller.wish.tokens), where) for gate, where in passes]
             if (back := self._back.get(caller)) is not None:
-                waits.append(back)
+                waits.append((back.again_at, back.where))
             paused_until = self.paused_until(caller.wish)
             at = max([now, paused_until, *(moment for moment, _ in waits)])
             if at <= now:

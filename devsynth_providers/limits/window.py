@@ -76,6 +76,11 @@ class Window:
         while self._log and not self._log[-1].counted:
             self._log.pop()
 
+    def end(self) -> None:
+        """It counts no longer; nor do its charges in another, where they are corrected."""
+        for charge in self._log:
+            charge.counted = False
+
     def _gone_at(self, amount: float, now: float) -> float:
         """When so much of what counts now will count no more; what would pass now is taken to have passed."""
         for charge in self._log:

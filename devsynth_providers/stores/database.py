@@ -23,6 +23,8 @@ AGAIN_S = 0.005
 CHECKPOINT = 1000
 """After so many transactions what they wrote is put in its place in the file, for which the disk is waited for."""
 _BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
+_at_work_elsewhere: list[sqlite3.Connection | None] = []
+"""Connections of a parent that must not even be forgotten, which closes them."""
 
 T = TypeVar("T")
 
@@ -38,22 +40,27 @@ class Database:
         self._prepare = prepare
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
+        self._at_work = False
         self._written = 0
 
     def quickly(self, work: Callable[[], T]) -> T:
         """What *work* returns, if it has to wait for nothing. Raises ``Busy``, and then has done nothing."""
         if self._connection is None or self._pid != os.getpid() or self._written >= CHECKPOINT:
             raise Busy
+        self._at_work = True
         try:
             return work()
         except sqlite3.OperationalError as error:
             if _busy(error):
                 raise Busy from None
             raise
+        finally:
+            self._at_work = False
 
     def patiently(self, work: Callable[[], T]) -> T:
         """What *work* returns, which may wait: never on an event loop."""
         self.opened().execute(f"PRAGMA busy_timeout = {int(LOCKED_S * 1000)}")
+        self._at_work = True
         try:
             done = work()
             if self._written >= CHECKPOINT:
@@ -61,14 +68,27 @@ class Database:
                     self._checkpoint()
             return done
         finally:
+            self._at_work = False
             if self._connection is not None:
                 self._connection.execute("PRAGMA busy_timeout = 0")
 
     def opened(self) -> sqlite3.Connection:
-        if self._connection is None or self._pid != os.getpid():
-            self._pid = os.getpid()
+        if self._pid != os.getpid():
+            self._leave_behind()
+        if self._connection is None:
             self._connection = self._open()
         return self._connection
+
+    def _leave_behind(self) -> None:
+        """What the parent has opened is closed first, or SQLite takes the parent's locks for those of this process. But
+        if it was at work, whoever has its mutex stayed with the parent, and to close it would wait for ever."""
+        inherited, self._connection, self._pid = self._connection, None, os.getpid()
+        if self._at_work:
+            _at_work_elsewhere.append(inherited)
+        elif inherited is not None:
+            with suppress(sqlite3.Error):
+                inherited.close()
+        self._at_work = False
 
     def _open(self) -> sqlite3.Connection:
         """SQLite does not wait, whatever it was told, where a file becomes one with a log: that only one may do."""
@@ -120,7 +140,10 @@ class Database:
     def _open_now(self) -> sqlite3.Connection:
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
+            with suppress(
+                FileExistsError
+            ):  # whoever closes a file that is there drops all locks that this process has on it
+                os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
             raise sqlite3.OperationalError(error.strerror or type(error).__name__) from None
         connection = sqlite3.connect(self._file, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)

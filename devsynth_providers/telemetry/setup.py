@@ -139,24 +139,34 @@ def _end(within_s: float) -> None:
     until it has tried again often enough. A connection that is still at work then is closed: left open, it may hold the
     process up for most of a minute."""
     deadline = time.monotonic() + within_s
-    sending = [(threading.Thread(target=_quietly, args=(each.shutdown,), daemon=True), by) for each, by in _ending]
-    for thread, _ in sending:
-        thread.start()
+    sending = [(_begun(each.shutdown), by) for each, by in _ending]
     late = [(thread, by) for thread, by in sending if not _ended(thread, deadline)]
     if not late:
         return
     _log.warning("spans or metrics are lost: whoever takes them did not within %g s of the end", within_s)
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would complain of being closed, piece by piece
-    closing = [threading.Thread(target=_quietly, args=(each.shutdown,), daemon=True) for _, by in late for each in by]
-    for thread in closing:  # beside each other, and not here: a connection may wait for what is under way on it
-        thread.start()
+    # Beside each other, and not here: a connection may wait for what is under way on it.
+    closing = [_begun(each.shutdown) for _, by in late for each in by]
     deadline = time.monotonic() + _CLOSING_S
     for thread in (*closing, *(thread for thread, _ in late)):
         _ended(thread, deadline)
 
 
+def _begun(work: Callable[[], object]) -> threading.Thread:
+    """A thread that does *work*; where it can not begin any more, as in Python 3.12.0 and 3.12.1 at the end of the
+    interpreter, it is done here."""
+    thread = threading.Thread(target=_quietly, args=(work,), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        thread.run()
+    return thread
+
+
 def _ended(thread: threading.Thread, deadline: float) -> bool:
     """Whether *thread* has come to its end by then."""
+    if thread.ident is None:
+        return True
     thread.join(max(0.0, deadline - time.monotonic()))
     return not thread.is_alive()
 
