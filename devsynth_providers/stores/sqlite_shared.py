@@ -184,12 +184,12 @@ class SqliteShared:
                 )
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, VERSION):
-            raise sqlite3.OperationalError(f"it is of version {version}, and this is version {VERSION}")
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if strange := tables - {"passed", "under_way", "unwell"}:
             raise sqlite3.OperationalError(f"it has {', '.join(sorted(strange))}, and is another's: name another file")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            raise sqlite3.OperationalError(f"it is of version {version}, and this is version {VERSION}")
         for table in _TABLES:
             database.execute(table)
         database.execute(f"PRAGMA user_version = {VERSION}")

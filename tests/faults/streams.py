@@ -23,7 +23,7 @@ from .rows import AGAIN, NEXT, NOW, STREAMED, Row, on_both
 from .rows import row as _row
 
 TEXT = "w0 w1"
-_SOON = Timeouts(first_token_s=0.6, idle_s=0.6, total_s=10)
+_SOON = Timeouts(first_token_s=1.0, idle_s=1.0, total_s=10)
 _SHORT = Timeouts(first_token_s=20, idle_s=20, total_s=4)
 _BEGUN = (delta(role="assistant", text=""), delta("w0 "), delta("w1"))
 _END = (delta(finish="stop"), usage_event(), "[DONE]")
@@ -101,7 +101,7 @@ OPENAI: list[Row] = [
     row(36, "content that is none", sse(delta(content=[{"type": "text"}]), "[DONE]"), MalformedResponse, NEXT),
     row(38, "invalid UTF-8 first", sse(_BAD), MalformedResponse, NEXT),
     row(39, "an event of 5 MB", sse(b"data: " + b"x" * (5 * 1024 * 1024)), MalformedResponse, NEXT),
-    row(40, "drips words until the deadline", _drip(delta("w")), ProviderTimeout, clocks=_SHORT, partial="w" * 400,
+    row(40, "drips words until the deadline", _drip(delta("w"), 0.2), ProviderTimeout, clocks=_SHORT, partial="w" * 400,
         somewhere=True),
     row(44, "reset after headers", Answer([], 200, _CHUNKED, "text/event-stream", then="reset"), ProviderUnavailable,
         AGAIN, "U"),
