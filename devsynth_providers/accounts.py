@@ -15,9 +15,9 @@ from .policy import Budget, Policy
 from .policy.zones import zone_of
 from .stores.entries import Entry, Hit, Ledger, Outcome, Purse, Spent, ends_at, period_of
 from .stores.process import identity
-from .telemetry.semconv import BUDGET_REMAINING
 from .types import Attempt, ChatRequest, Model, Request, RunBudget
 
+REMAINING = "devsynth.budget.remaining_micros"
 WARNS = " (warns)"
 """Stands behind the name of an account that only warns."""
 NOT_SETTLED = "an attempt stays in the ledger as what it could have cost at most: %s"
@@ -66,7 +66,7 @@ class Book:
                 raise
             reserved.runs.append(run)
         if left := [each for run in reserved.runs if (each := run.left_micros) is not None]:
-            telemetry.mark(BUDGET_REMAINING, min(left))
+            telemetry.mark(REMAINING, min(left))
         if self._ledger is not None:
             try:
                 reserved.written = await self._written(self._ledger, request, model, worst)
@@ -111,7 +111,7 @@ class Book:
             _log.warning("%s is over its budget: %s", spent.purse.account.removesuffix(WARNS), _figures(spent))
         if told.refused is not None:
             telemetry.event("budget.rejected", **_facts(told.refused))
-            telemetry.mark(BUDGET_REMAINING, max(0, told.refused.purse.limit_micros - told.refused.spent_micros))
+            telemetry.mark(REMAINING, max(0, told.refused.purse.limit_micros - told.refused.spent_micros))
             raise _exceeded(told.refused, paid[told.refused.purse], now, worst or 0, model)
         return True
 

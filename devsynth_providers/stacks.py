@@ -9,7 +9,7 @@ from .layers.breaking import Breaking
 from .layers.limited import Limited
 from .layers.matched import Matched
 from .layers.metered import Metered
-from .layers.rationed import Ration
+from .layers.ration import Ration
 from .layers.retrying import Retrying
 from .layers.timed import Timed
 from .layers.traced import Traced

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from devsynth_providers import ChatRequest, LimitReached, RateLimits, Router
 from devsynth_providers.layers.limited import Limited
-from devsynth_providers.layers.rationed import Ration
+from devsynth_providers.layers.ration import Ration
 from devsynth_providers.limits import Limiter, Wish
 from devsynth_providers.stores.servers import server_key
 from devsynth_providers.stores.shared import Full, Leave, Quota, Unwell

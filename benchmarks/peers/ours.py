@@ -25,6 +25,7 @@ from devsynth_providers import (
     Usage,
     telemetry,
 )
+from devsynth_providers.testing import ScriptedProvider
 
 from . import Missing, Peer
 from .lite import Bare
@@ -90,23 +91,18 @@ class Beside(Traced):
         check_text(await (way.call() if kind == "call" else way.stream()))
 
 
-class Says(ProviderPort):
+class Says(ScriptedProvider):
     """Always answers the same, and remembers nothing."""
 
     def __init__(self, model: Model, pieces: Sequence[str]) -> None:
-        self._model = model
+        super().__init__(model=model)
         self._pieces = pieces
-
-    @property
-    @override
-    def model(self) -> Model:
-        return self._model
 
     @override
     async def send(self, request: Request) -> Reply:
-        return await Reply.open(self._model, self._chunks())
+        return await Reply.open(self.model, self._said())
 
-    async def _chunks(self) -> AsyncGenerator[Chunk, None]:
+    async def _said(self) -> AsyncGenerator[Chunk, None]:
         for piece in self._pieces:
             yield Chunk(piece)
         yield Chunk(finish_reason="stop", usage=Usage(10, 20))

@@ -14,7 +14,6 @@ from ..policy.coding import decoded, encoded
 from ..port import ProviderPort
 from ..reply import Reply
 from ..stores.claims import ALONE, Claim
-from ..telemetry.semconv import CACHE_TIER
 from ..types import ChatRequest, Chunk, Conduct, EmbedRequest, Keep, Request, Tenant, Vector, fingerprint
 from .wrapper import Wrapper
 
@@ -187,7 +186,7 @@ class Cached(Wrapper):
         return await self._given(pieces)
 
     async def _given(self, pieces: Sequence[Chunk]) -> Reply:
-        telemetry.mark(CACHE_TIER, self._cache.tier)
+        telemetry.mark("devsynth.cache.tier", self._cache.tier)
         reply = await Reply.open(self.model, _each(pieces))
         reply.cached = True
         return reply

@@ -23,7 +23,7 @@ AGAIN_S = 0.005
 CHECKPOINT = 1000
 """After so many transactions what they wrote is put in its place in the file, for which the disk is waited for."""
 _BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
-_at_work_elsewhere: list[sqlite3.Connection | None] = []
+_at_work_elsewhere: list[sqlite3.Connection] = []
 """Connections of a parent that must not even be forgotten, which closes them."""
 
 T = TypeVar("T")
@@ -83,12 +83,14 @@ class Database:
         """What the parent has opened is closed first, or SQLite takes the parent's locks for those of this process. But
         if it was at work, whoever has its mutex stayed with the parent, and to close it would wait for ever."""
         inherited, self._connection, self._pid = self._connection, None, os.getpid()
-        if self._at_work:
+        at_work, self._at_work = self._at_work, False
+        if inherited is None:
+            return
+        if at_work:
             _at_work_elsewhere.append(inherited)
-        elif inherited is not None:
-            with suppress(sqlite3.Error):
-                inherited.close()
-        self._at_work = False
+            return
+        with suppress(sqlite3.Error):
+            inherited.close()
 
     def _open(self) -> sqlite3.Connection:
         """SQLite does not wait, whatever it was told, where a file becomes one with a log: that only one may do."""
@@ -140,9 +142,8 @@ class Database:
     def _open_now(self) -> sqlite3.Connection:
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with suppress(
-                FileExistsError
-            ):  # whoever closes a file that is there drops all locks that this process has on it
+            # Only one that is not there yet: whoever closes a file drops all locks that this process has on it.
+            with suppress(FileExistsError):
                 os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
             raise sqlite3.OperationalError(error.strerror or type(error).__name__) from None

@@ -8,10 +8,25 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from .database import transaction
 
-BEGUN = (
-    "call, attempt, at, until, process, reserved_micros, purses, provider, model, project, role, task, policy, rule,"
-    " tags, reason"
-)
+_BEGUN_COLUMNS = """
+    call TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    at REAL NOT NULL,
+    until REAL NOT NULL,
+    process TEXT NOT NULL,
+    reserved_micros INTEGER NOT NULL CHECK (reserved_micros >= 0),
+    purses TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    project TEXT,
+    role TEXT,
+    task TEXT,
+    policy TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    reason TEXT NOT NULL
+"""
+BEGUN = ", ".join(line.split()[0] for line in _BEGUN_COLUMNS.strip().splitlines())
 """What is known of an attempt before it is made. The second step is made of it, as of what follows: neither changes."""
 OUTCOME = (
     "state, cost_micros, basis, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens,"
@@ -95,45 +110,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
     (  # what is under way is few rows in one page, and what has ended is written once, where it stays
-        """
+        f"""
         CREATE TABLE under_way (
-            call TEXT NOT NULL,
-            attempt INTEGER NOT NULL,
-            at REAL NOT NULL,
-            until REAL NOT NULL,
-            process TEXT NOT NULL,
-            reserved_micros INTEGER NOT NULL CHECK (reserved_micros >= 0),
-            purses TEXT NOT NULL,
-            provider TEXT NOT NULL,
-            model TEXT NOT NULL,
-            project TEXT,
-            role TEXT,
-            task TEXT,
-            policy TEXT NOT NULL,
-            rule TEXT NOT NULL,
-            tags TEXT NOT NULL,
-            reason TEXT NOT NULL,
+            {_BEGUN_COLUMNS},
             PRIMARY KEY (call, attempt)
         ) WITHOUT ROWID
         """,
-        """
+        f"""
         CREATE TABLE ended (
-            call TEXT NOT NULL,
-            attempt INTEGER NOT NULL,
-            at REAL NOT NULL,
-            until REAL NOT NULL,
-            process TEXT NOT NULL,
-            reserved_micros INTEGER NOT NULL CHECK (reserved_micros >= 0),
-            purses TEXT NOT NULL,
-            provider TEXT NOT NULL,
-            model TEXT NOT NULL,
-            project TEXT,
-            role TEXT,
-            task TEXT,
-            policy TEXT NOT NULL,
-            rule TEXT NOT NULL,
-            tags TEXT NOT NULL,
-            reason TEXT NOT NULL,
+            {_BEGUN_COLUMNS},
             state TEXT NOT NULL CHECK (state IN ('settled', 'estimated')),
             cost_micros INTEGER NOT NULL CHECK (cost_micros >= 0),
             basis TEXT,
