@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import uuid
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Self, TypeVar
@@ -13,7 +12,7 @@ from .errors import ConfigurationError, InvalidRequest, LedgerUnavailable
 from .stores.entries import Entry, Outcome
 from .stores.places import default_ledger
 from .stores.sqlite_ledger import SqliteLedger
-from .types import Usage
+from .types import Usage, new_id
 
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ class CostTracker:
             raise InvalidRequest(f"total_cost is a number of USD, from 0 on, not {total_cost!r}")
         cost_micros = round(total_cost * 1_000_000)
         entry = Entry(
-            call=uuid.uuid4().hex,
+            call=new_id(),
             attempt=1,
             provider=provider,
             model=model,

@@ -165,7 +165,7 @@ class Note:
 def _without_reasons(conditions: Conditions) -> Conditions:
     """*conditions* without the sentences that say why: a provider of somebody's own may have written anything there."""
     unavailable, unhealthy = (dict.fromkeys(each, "") for each in (conditions.unavailable, conditions.unhealthy))
-    return replace(conditions, unavailable=unavailable, unhealthy=unhealthy)
+    return conditions._replace(unavailable=unavailable, unhealthy=unhealthy)
 
 
 def _status(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import telemetry
 from .decisions import Note
@@ -41,10 +41,10 @@ def choose(deployment: Deployment, facts: Facts, conditions: Conditions, *, agai
     refusing = {name: why for name, why in conditions.unhealthy.items() if deployment.circuits[name].refuses}
     try:
         if refusing.keys() != conditions.unhealthy.keys():
-            return deployment.policy.plan(facts, replace(conditions, unhealthy=refusing))
+            return deployment.policy.plan(facts, conditions._replace(unhealthy=refusing))
     except NoModelFits:
         pass
-    return Nobody(deployment.policy.plan(facts, replace(conditions, unhealthy={})).models, nobody)
+    return Nobody(deployment.policy.plan(facts, conditions._replace(unhealthy={})).models, nobody)
 
 
 class Patience:

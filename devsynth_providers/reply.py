@@ -211,7 +211,8 @@ class Reply:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls so far; the last may lack the end of its arguments."""
-        return assemble(part for chunk in self._seen for part in chunk.tool_calls)
+        parts = [part for chunk in self._seen for part in chunk.tool_calls]
+        return assemble(parts) if parts else ()
 
     @property
     def continued_by(self) -> tuple[str, ...]:
@@ -238,7 +239,7 @@ class Reply:
             model=self.model.name,
             provider=self.model.provider,
             response_model=self.response_model,
-            vectors=tuple(vector for chunk in self._seen for vector in chunk.vectors),
+            vectors=tuple([vector for chunk in self._seen for vector in chunk.vectors]),
             tool_calls=self.tool_calls,
             usage=usage,
             cost_usd=None if cost_micros is None else cost_micros / 1_000_000,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -29,7 +27,7 @@ from .reloading import Reloading, interval
 from .reply import Reply
 from .shadow import ShadowReport
 from .succession import Deployments, Succession
-from .types import Call, ChatRequest, Model, Options, Plan, Request, RunBudget
+from .types import Call, ChatRequest, Model, Options, Plan, Request, RunBudget, changed, new_id
 
 if TYPE_CHECKING:
     from .stores.entries import Ledger
@@ -168,8 +166,8 @@ class Router(ProviderPort):
         deadline = started + deployment.policy.timeouts.total_s
         if request.call.deadline is not None:
             deadline = min(deadline, request.call.deadline)
-        call = Call(id=uuid.uuid4().hex, deadline=deadline, runs=RunBudget.open_for(self))
-        request = replace(request, call=call)
+        call = Call(id=new_id(), deadline=deadline, runs=RunBudget.open_for(self))
+        request = changed(request, call=call)
         note = Note(self.decisions, request, deployment.policy.name)
         with note, telemetry.request_span(request, deployment.policy.name, deployment.stated.digest) as span:
             if self._reloading is not None:
@@ -195,7 +193,7 @@ class Router(ProviderPort):
             plan = await patience.plan()
             note.decided(plan)
             span.decided(plan)
-            request = replace(request, limits=plan.limits, call=replace(request.call, rule=plan.rule))
+            request = changed(request, limits=plan.limits, call=changed(request.call, rule=plan.rule))
             try:
                 reply = await deployment.chain(plan, self._measured, self._health).send(request)
             except DevSynthError as error:

@@ -91,7 +91,7 @@ class Shadow:
         )
         mine = decided if isinstance(decided, Plan) else None
         try:
-            theirs = self._policy.plan(facts, replace(conditions, unavailable=gone, unhealthy=ill))
+            theirs = self._policy.plan(facts, conditions._replace(unavailable=gone, unhealthy=ill))
         except NoModelFits:
             theirs = None
         if _outcome(mine) == _outcome(theirs):

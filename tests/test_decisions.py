@@ -343,7 +343,7 @@ def test_lines_that_can_not_be_read_are_counted_by_the_reason(path: Path) -> Non
         "decision.facts.limits: max_cost_usd must be a number from 0 on, not -1.0": 1,
         "decision.facts.complexity: no number to count with": 1,
         "decision.facts.input_tokens: no number to count with": 1,
-        "decision.conditions.draw: not one of its values": 2,
+        "decision.conditions.draw: no number to count with": 2,
     }
 
 

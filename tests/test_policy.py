@@ -99,7 +99,7 @@ def test_a_model_that_misses_a_limit_is_left_out_and_the_plan_says_why(
 ) -> None:
     unfit = model("unfit", **facts)
     fit = model("fit", quality=0.9)
-    asked = replace(FACTS, limits=limits)
+    asked = FACTS._replace(limits=limits)
     assert rejected(policy(unfit, fit), asked) == {"unfit": code}
     with pytest.raises(NoModelFits, match=code):
         policy(unfit).plan(asked)
@@ -117,12 +117,12 @@ def test_a_model_that_misses_a_limit_is_left_out_and_the_plan_says_why(
     ],
 )
 def test_a_model_that_just_meets_it_is_not(facts: dict[str, Any], limits: Limits) -> None:
-    assert policy(model(**facts)).plan(replace(FACTS, limits=limits)).models == ("m",)
+    assert policy(model(**facts)).plan(FACTS._replace(limits=limits)).models == ("m",)
 
 
 def test_of_the_requests_and_the_rules_limits_the_tightest_counts() -> None:
     rule = policy(model(), max_cost_usd=0.05, max_latency_s=10, min_quality=None)
-    plan = rule.plan(replace(FACTS, limits=Limits(max_cost_usd=0.02, max_latency_s=20)))
+    plan = rule.plan(FACTS._replace(limits=Limits(max_cost_usd=0.02, max_latency_s=20)))
     assert plan.limits == Limits(max_cost_usd=0.02, max_latency_s=10)
 
 
@@ -189,7 +189,7 @@ def test_difficulty_is_judged_by_what_the_user_says_and_size_by_all_of_it() -> N
 
 def test_a_plan_explains_itself() -> None:
     unfit = model("dear", price=PRICED)
-    plan = policy(unfit, model("free")).plan(replace(FACTS, limits=Limits(max_cost_usd=0.001)))
+    plan = policy(unfit, model("free")).plan(FACTS._replace(limits=Limits(max_cost_usd=0.001)))
     assert str(plan).splitlines() == [
         "rule 'all' of policy 'test'; complexity 0.30; about 1000 tokens in",
         "limits: max_cost_usd 0.001",
@@ -259,7 +259,7 @@ def test_no_plan_holds_a_model_over_a_limit(table: tuple[Model, ...], prefer: An
 
 @given(tables, prefers, facts, limits)
 def test_adding_a_limit_never_adds_a_model(table: tuple[Model, ...], prefer: Any, asked: Facts, more: Limits) -> None:
-    tighter = replace(asked, limits=asked.limits.tightest(more))
+    tighter = asked._replace(limits=asked.limits.tightest(more))
     assert set(chosen(table, prefer, tighter)) <= set(chosen(table, prefer, asked))
 
 
@@ -342,27 +342,27 @@ class TestAccess:
     )
 
     def test_a_role_asks_only_the_models_it_may(self) -> None:
-        plan = self.rules.plan(replace(FACTS, role="intern"))
+        plan = self.rules.plan(FACTS._replace(role="intern"))
         assert plan.models == ("small",)
         assert [(each.model, each.code) for each in plan.rejected] == [("big", "access_denied")]
 
     def test_every_other_role_and_none_at_all_is_meant_by_the_star(self) -> None:
         for role in ("developer", None):
-            plan = self.rules.plan(replace(FACTS, role=role))
+            plan = self.rules.plan(FACTS._replace(role=role))
             assert (plan.models, plan.limits.max_cost_usd) == (("small",), 0.01)
             assert plan.rejected[0].code == "over_cost_ceiling"
 
     def test_with_nothing_left_for_the_role_it_is_denied_and_not_only_unfit(self) -> None:
         only_big = replace(self.rules, rules=(replace(self.rules.rules[0], models=("big",)),))
         with pytest.raises(AccessDenied, match="for role 'intern'"):
-            only_big.plan(replace(FACTS, role="intern"))
+            only_big.plan(FACTS._replace(role="intern"))
 
     def test_several_entries_for_a_role_hold_together(self) -> None:
         both = replace(
             self.rules,
             access=(Access(role=("a",), models=("big", "small")), Access(role=("a", "b"), models=("small",))),
         )
-        assert both.plan(replace(FACTS, role="a")).models == ("small",)
+        assert both.plan(FACTS._replace(role="a")).models == ("small",)
 
 
 class TestConditions:
@@ -371,7 +371,7 @@ class TestConditions:
         assert both.plan(FACTS, Conditions(budget_left_usd=0.05)).models == ("dear", "free")
         assert both.plan(FACTS, Conditions(budget_left_usd=0.03)).models == ("free",)
         assert both.plan(FACTS, Conditions(budget_left_usd=-1)).models == ("free",)
-        assert both.plan(replace(FACTS, limits=Limits(max_cost_usd=0.02)), Conditions(budget_left_usd=5)).models == (
+        assert both.plan(FACTS._replace(limits=Limits(max_cost_usd=0.02)), Conditions(budget_left_usd=5)).models == (
             "free",
         )
 
@@ -412,8 +412,8 @@ class TestConditions:
 
     def test_an_expected_cost_and_a_worst_one_are_two_ceilings(self) -> None:
         dear = policy(model(price=PRICED))  # 1000 tokens in: 0.01 and 0.009 for the 300 expected, 0.03 at worst
-        assert dear.plan(replace(FACTS, limits=Limits(max_expected_cost_usd=0.019))).models == ("m",)
-        assert rejected(dear, replace(FACTS, limits=Limits(max_expected_cost_usd=0.018))) == {"m": "over_expected_cost"}
+        assert dear.plan(FACTS._replace(limits=Limits(max_expected_cost_usd=0.019))).models == ("m",)
+        assert rejected(dear, FACTS._replace(limits=Limits(max_expected_cost_usd=0.018))) == {"m": "over_expected_cost"}
 
 
 def test_how_far_a_request_has_come_does_not_change_what_is_decided() -> None:

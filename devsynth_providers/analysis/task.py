@@ -11,8 +11,8 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ..types import Evidence
 from .tokens import estimate_tokens
@@ -72,13 +72,14 @@ def _counted(text: str) -> Counter[str | None]:
     """How often each sign is seen in *text*. Pure, and linear in its length."""
     words = _WORD.findall(text)
     seen = Counter(map(_sign_of, words))
-    if heads := [word for word in _BY_HEAD if word in seen]:
+    if heads := _BY_HEAD.keys() & seen.keys():
         spaced = f" {' '.join(words).lower()} "
         for word in heads:
             for sign, phrase in _BY_HEAD[word]:
                 seen[sign] += spaced.count(phrase)
     seen["steps"] = len(_STEP.findall(text))
-    seen["code"] += text.count("```")
+    if "```" in text:
+        seen["code"] += text.count("```")
     if "    " in text or "\t" in text:
         seen["code"] += len(_INDENTED.findall(text))
     if "}" in text or "{" in text or ";" in text:
@@ -125,8 +126,7 @@ LONGEST_READ = 40_000
 """Characters that are looked at: the first and the last half of this many. The signs saturate well before."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFacts:
+class TaskFacts(NamedTuple):
     """What a text tells about the work it asks for."""
 
     complexity: float
@@ -159,7 +159,7 @@ class TaskAnalyzer:
         if self._length and length:
             evidence.append(Evidence("length", round(length, 3), round(self._length * length, 3)))
         for sign, weight, enough in self._signs:
-            if count := seen[sign]:
+            if count := seen.get(sign):
                 value = min(1.0, count / enough)
                 evidence.append(Evidence(sign, round(value, 3), round(weight * value, 3)))
         score = sum([each.contribution for each in evidence])

@@ -22,7 +22,7 @@ def _as_dict(plan: Plan) -> dict[str, Any]:
         "policy": plan.policy,
         "rule": plan.rule,
         "complexity": plan.complexity,
-        "evidence": [asdict(each) for each in plan.evidence],
+        "evidence": [each._asdict() for each in plan.evidence],
         "input_tokens": plan.input_tokens,
         "limits": asdict(plan.limits),
         "candidates": [_candidate(each) for each in plan.candidates],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import functools
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,7 +15,19 @@ from ..policy.coding import decoded, encoded
 from ..port import ProviderPort
 from ..reply import Reply
 from ..stores.claims import ALONE, Claim
-from ..types import ChatRequest, Chunk, Conduct, EmbedRequest, Keep, Request, Tenant, Vector, fingerprint
+from ..types import (
+    ChatRequest,
+    Chunk,
+    Conduct,
+    EmbedRequest,
+    Keep,
+    Model,
+    Request,
+    Tenant,
+    Vector,
+    changed,
+    fingerprint,
+)
 from .wrapper import Wrapper
 
 WHOLE = frozenset(("stop", "tool_calls", "function_call"))
@@ -62,6 +75,11 @@ class Cached(Wrapper):
         self._conduct = conduct
         self._missed = ""
 
+    @functools.cached_property
+    def _model(self) -> Model:
+        """Whom it would ask: found out once, since it is many layers down."""
+        return self.model
+
     async def kept(self, request: Request) -> Reply | None:
         """The answer to *request* that is kept, if there is one. ``send`` does not look again for what is not."""
         if isinstance(request, EmbedRequest) or (key := self._kept_at(request)) is None:
@@ -98,7 +116,7 @@ class Cached(Wrapper):
 
         def keep(reply: Reply, error: BaseException | None) -> None:
             if error is None and reply.finish_reason in WHOLE and not reply.cached:
-                self._cache.put(scope, key, encoded(reply.pieces), self._keep.ttl_s)
+                self._cache.put(scope, key, _written(reply.pieces), self._keep.ttl_s)
             claim.done()
 
         return reply.on_finish(keep)
@@ -168,14 +186,14 @@ class Cached(Wrapper):
 
     async def _looked_up(self, scope: str, keys: Sequence[str | None]) -> Mapping[str, Any]:
         kept = await self._cache.get_many(scope, [key for key in keys if key is not None])
-        hits, model = len(kept), self.model.name
-        telemetry.event("cache.lookup", model=model, hits=hits, misses=len(keys) - hits)
+        hits = len(kept)
+        telemetry.event("cache.lookup", model=self._model.name, hits=hits, misses=len(keys) - hits)
         return kept
 
     def _count(self, hits: int, misses: int) -> None:
         """Once for each request, when it is known: one that misses may find its answer after all, if others ask."""
-        telemetry.count(telemetry.CACHE_REQUESTS, hits, model=self.model.name, result="hit")
-        telemetry.count(telemetry.CACHE_REQUESTS, misses, model=self.model.name, result="miss")
+        telemetry.count(telemetry.CACHE_REQUESTS, hits, model=self._model.name, result="hit")
+        telemetry.count(telemetry.CACHE_REQUESTS, misses, model=self._model.name, result="miss")
 
     async def _replayed(self, scope: str, key: str) -> Reply | None:
         """The answer that is kept at *key*, if there is one."""
@@ -187,23 +205,28 @@ class Cached(Wrapper):
 
     async def _given(self, pieces: Sequence[Chunk]) -> Reply:
         telemetry.mark("devsynth.cache.tier", self._cache.tier)
-        reply = await Reply.open(self.model, _each(pieces))
+        reply = await Reply.open(self._model, _each(pieces))
         reply.cached = True
         return reply
 
     def _key(self, request: Request) -> str | None:
         if isinstance(request, ChatRequest) and request.stream:
-            request = replace(request, stream=False)
-        return fingerprint(Tenant.of(request), request, [self.model])
+            request = changed(request, stream=False)
+        return fingerprint(Tenant.of(request), request, [self._model])
 
 
-class Kept(Wrapper):
-    """Look for the answer of *first*, whom *inner* would ask first, before anything else is done: what is kept needs
-    nobody's turn, and no call that others may share."""
+class Kept(ProviderPort):
+    """Look for the answer of *first*, whom *calls* would ask first, before anything else is done: what is kept needs
+    nobody's turn, and no call that others may share. What makes *calls* is made where nothing is found."""
 
-    def __init__(self, inner: ProviderPort, first: Cached) -> None:
-        super().__init__(inner)
+    def __init__(self, calls: Callable[[], ProviderPort], first: Cached) -> None:
+        self._calls = calls
         self._first = first
+
+    @property
+    @override
+    def model(self) -> Model:
+        return self._first.model
 
     @override
     async def send(self, request: Request) -> Reply:
@@ -211,7 +234,7 @@ class Kept(Wrapper):
         if kept is not None:
             return kept
         try:
-            return await self.inner.send(request)
+            return await self._calls().send(request)
         finally:
             self._first.missed()
 
@@ -219,6 +242,14 @@ class Kept(Wrapper):
 def _scope(request: Request) -> str:
     """The tenant, and nobody else: what can be mistaken for another one when written in a row is told apart."""
     return repr(tuple(Tenant.of(request)))
+
+
+_SAYS_NOTHING = encoded(Chunk())
+
+
+def _written(pieces: Sequence[Chunk]) -> list[dict[str, Any]]:
+    """*pieces* as they are kept: of each, only what it says."""
+    return [{name: value for name, value in encoded(piece).items() if value != _SAYS_NOTHING[name]} for piece in pieces]
 
 
 def _read(kind: Any, data: object) -> Any:

@@ -81,7 +81,8 @@ def _reader(hint: Any) -> _Reader:
     if origin is typing.Literal:
         return _one_of(inner)
     if origin in (typing.Union, types.UnionType):
-        return _any_of([_reader(each) for each in inner])
+        some = _any_of([_reader(each) for each in inner if each is not type(None)])
+        return _or_nothing(some) if type(None) in inner else some
     if origin in (tuple, frozenset, list, set):
         return _many(origin, inner)
     if origin is not None and issubclass(origin, Mapping):
@@ -111,7 +112,11 @@ def _single(hint: Any) -> _Reader:
 
 
 def _plain(kind: Any) -> _Reader:
+    at_once = kind if kind in (str, bool) else None
+
     def read(data: Any) -> Any:
+        if type(data) is at_once:
+            return data
         if type(data) in (int, float) and not abs(data) < _TOO_MUCH:
             raise ValueError(": no number to count with")
         if kind is float and type(data) is int:
@@ -132,7 +137,14 @@ def _one_of(values: tuple[Any, ...]) -> _Reader:
     return read
 
 
+def _or_nothing(reader: _Reader) -> _Reader:
+    return lambda data: None if data is None else reader(data)
+
+
 def _any_of(readers: list[_Reader]) -> _Reader:
+    if len(readers) == 1:
+        return readers[0]
+
     def read(data: Any) -> Any:
         for reader in readers:
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, overload
 from urllib.parse import urlsplit
@@ -166,7 +166,7 @@ class Decision:
             return self.facts
         seen = analyzer.analyze(self.prompt)
         tokens = seen.input_tokens if self.text is None else estimate_tokens(self.text)
-        return replace(self.facts, complexity=seen.complexity, evidence=seen.evidence, input_tokens=tokens)
+        return self.facts._replace(complexity=seen.complexity, evidence=seen.evidence, input_tokens=tokens)
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,10 @@ def facts_of(example: Example, analyzer: TaskAnalyzer) -> Facts:
     """What *example* says of a request, and what can be read off its prompt."""
     facts = Facts.of(_request(example), analyzer)
     needs = facts.needs | frozenset(example.needs) - {"streaming"}
-    facts = replace(facts, needs=needs, streaming="streaming" in example.needs)
+    facts = facts._replace(needs=needs, streaming="streaming" in example.needs)
     if example.complexity is not None:
-        facts = replace(facts, complexity=example.complexity, evidence=())
-    return facts if example.input_tokens is None else replace(facts, input_tokens=example.input_tokens)
+        facts = facts._replace(complexity=example.complexity, evidence=())
+    return facts if example.input_tokens is None else facts._replace(input_tokens=example.input_tokens)
 
 
 def _request(example: Example) -> Request:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from ..analysis import TaskAnalyzer, estimate_tokens
-from ..types import ChatRequest, EmbedRequest, Evidence, Latency, Limits, Request
+from ..types import NO_LIMITS, ChatRequest, EmbedRequest, Evidence, Latency, Limits, Request
 
 EXPECTED_OUTPUT_TOKENS = 300
 """How long an answer is taken to be where more is allowed: an assumption, to be replaced by what is measured."""
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of a request before any model is asked. Tokens are estimates."""
 
     complexity: float = 0.0
@@ -33,7 +31,7 @@ class Facts:
     longest_text_tokens: int | None = None
     """Of texts to embed, which need not fit a window together, the tokens of the longest."""
     max_output_tokens: int = 0
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
 
     @classmethod
     def of(cls, request: Request, analyzer: TaskAnalyzer) -> Self:
@@ -66,8 +64,7 @@ class Facts:
         return next((each for each in ("embeddings", "vision", "audio") if each in self.needs), "text")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
+class Conditions(NamedTuple):
     """What the world is like at the moment. Mappings are from the names of models.
 
     *unavailable* says why models can not be asked at all (no key, no file), *unhealthy* why others are better left
@@ -77,9 +74,9 @@ class Conditions:
     models that nobody has measured get their turn; without it they do not.
     """
 
-    unavailable: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    unhealthy: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    latency: Mapping[str, Latency] = field(default_factory=lambda: _NOTHING)
+    unavailable: Mapping[str, str] = _NOTHING
+    unhealthy: Mapping[str, str] = _NOTHING
+    latency: Mapping[str, Latency] = _NOTHING
     budget_left_usd: float | None = None
     now: datetime | None = None
     draw: float | None = None

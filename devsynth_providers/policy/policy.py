@@ -90,7 +90,7 @@ class Policy:
         in_order, explored = ordered(candidates, rule.prefer, self.explore, conditions.draw)
         preferred = in_order[0].model.name
         if not explored and any(each.code == "unhealthy" for each in rejected):
-            all_well, _ = judge(entries, facts, limits, replace(conditions, unhealthy={}), allowed)
+            all_well, _ = judge(entries, facts, limits, conditions._replace(unhealthy={}), allowed)
             preferred = ordered(all_well, rule.prefer, 0, None)[0][0].model.name
         return Plan(
             policy=self.name,

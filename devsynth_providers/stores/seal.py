@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from typing import Any
@@ -26,13 +25,13 @@ class Seal:
     def row(self, scope: str, key: str) -> str:
         """What *key* of *scope* is called: both behind a hash."""
         tenant = self.tenant(scope)
-        return tenant + hmac.new(self._secret, f"{tenant}{key}".encode(), hashlib.sha256).hexdigest()
+        return tenant + self._hash(f"{tenant}{key}".encode()).hex()
 
     def tenant(self, scope: str) -> str:
         """What the names of all that *scope* has begin with."""
         if not isinstance(scope, str):
             raise ConfigurationError(f"the scope of a cache is text, not {type(scope).__name__}")
-        return hmac.new(self._secret, f"scope {scope}".encode(), hashlib.sha256).hexdigest()[:32] + "/"
+        return self._hash(f"scope {scope}".encode()).hex()[:32] + "/"
 
     def closed(self, row: str, value: Any, until: float) -> bytes:
         """*value*, which must be JSON, as an entry to be kept at *row* *until* then, in seconds since 1970."""
@@ -54,4 +53,7 @@ class Seal:
         return until, value
 
     def _mac(self, row: str, entry: bytes) -> bytes:
-        return hmac.new(self._secret, row.encode() + b"\0" + entry, hashlib.sha256).digest()
+        return self._hash(row.encode() + b"\0" + entry)
+
+    def _hash(self, what: bytes) -> bytes:
+        return hmac.digest(self._secret, what, "sha256")

@@ -3,9 +3,10 @@
 Importing it loads the API alone. What is emitted stands in ``docs/telemetry.md``.
 """
 
+from .audience import count, measure
 from .current import Attribute, Beside, Racer, event, linker, mark, teller, trace_id, way_back
 from .logs import Scrubbed, TraceIds
-from .metrics import BREAKER_TRANSITIONS, BUDGET_REJECTIONS, CACHE_REQUESTS, QUEUE_WAIT, count, measure
+from .metrics import BREAKER_TRANSITIONS, BUDGET_REJECTIONS, CACHE_REQUESTS, QUEUE_WAIT
 from .propagation import upstream
 from .setup import configure
 from .spans import AttemptSpan, RequestSpan, attempt_span, request_span

@@ -131,18 +131,6 @@ def gathered() -> Metrics | None:
     return made
 
 
-def count(name: str, amount: int = 1, **labels: Label) -> None:
-    """Count *amount* more, with *labels* of ours: ``model`` stands for ``devsynth.model``."""
-    if amount and (metered := gathered()) is not None:
-        metered.add(name, amount, {f"devsynth.{key}": value for key, value in labels.items()})
-
-
-def measure(name: str, value: float, **labels: Label) -> None:
-    """Note one *value*, with *labels* as ``count`` has them."""
-    if (metered := gathered()) is not None:
-        metered.record(name, value, {f"devsynth.{key}": each for key, each in labels.items()})
-
-
 def within(span: trace.Span) -> Context:
     """The context of *span*, so that an exemplar leads to it."""
     return trace.set_span_in_context(span)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Self
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
@@ -18,6 +18,7 @@ from .. import turns
 from ..reply import Reply
 from ..types import Attempt, ChatRequest, Chunk, Model, Plan, Request
 from . import content, facts, logs, metrics, semconv
+from .audience import Audience, audience, enter, leave
 from .current import Current, breaker_state, racing
 
 _tracer = trace.get_tracer("devsynth_providers")
@@ -27,49 +28,48 @@ class RequestSpan(Current):
     """The span of a whole request: the decision, every attempt, and the answer to its last piece. An error that leaves
     its ``with`` ends it."""
 
-    def __init__(self, span: Span, request: Request, policy: str) -> None:
+    def __init__(self, span: Span, request: Request, policy: str, audience: Audience) -> None:
         super().__init__(span)
         self._request = request
+        self._audience = audience
         self._labels: metrics.Labels = {semconv.OPERATION: facts.operation(request), semconv.POLICY: policy}
+        self._told: facts.Facts = {}
         self._started = time.monotonic()
+
+    @override
+    def __enter__(self) -> Self:
+        self._here = enter(self._audience)
+        return super().__enter__()
 
     @override
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
+        leave(self._here)
         error = raised[1]
         if error is not None:
-            self.fail(error)
+            self._end(None, error)
 
     def decided(self, plan: Plan) -> None:
         """Note what the policy chose, and why not the others."""
         self._labels[semconv.RULE] = plan.rule
-        if not self._span.is_recording():
-            return
-        self._span.set_attribute(semconv.RULE, plan.rule)
-        self._span.set_attribute(semconv.COMPLEXITY, float(plan.complexity))
-        self._span.add_event("policy.decide", facts.of_plan(plan))
+        if self._span.is_recording():
+            self._told = {semconv.RULE: plan.rule, semconv.COMPLEXITY: float(plan.complexity)}
+            self._span.add_event("policy.decide", facts.of_plan(plan))
 
     def finish(self, reply: Reply, error: BaseException | None) -> None:
         """End the span: the answer is whole, was left early, or broke off."""
+        self._end(reply, error)
+
+    def _end(self, reply: Reply | None, error: BaseException | None) -> None:
+        """End the span; without a *reply* the request was never answered."""
         if self._span.is_recording():
-            self._span.set_attributes(facts.totals(self._attempts) | facts.of_answer(reply, error))
-        self._measure(reply, error)
+            about = self._told | facts.totals(self._request.call.tally.attempts)
+            self._span.set_attributes(about if reply is None else about | facts.of_answer(reply, error))
+        if self._audience.metrics is not None:
+            self._measure(self._audience.metrics, reply, error)
         _end(self._span, error)
 
-    def fail(self, error: BaseException) -> None:
-        """End the span of a request that was never answered."""
-        if self._span.is_recording():
-            self._span.set_attributes(facts.totals(self._attempts))
-        self._measure(None, error)
-        _end(self._span, error)
-
-    @property
-    def _attempts(self) -> tuple[Attempt, ...]:
-        return self._request.call.tally.attempts
-
-    def _measure(self, reply: Reply | None, error: BaseException | None) -> None:
-        if (metered := metrics.gathered()) is None:
-            return
+    def _measure(self, metered: metrics.Metrics, reply: Reply | None, error: BaseException | None) -> None:
         labels, context = self._labels, metrics.within(self._span)
         if metered.project_label and self._request.project:
             labels[semconv.PROJECT] = self._request.project
@@ -84,10 +84,18 @@ class RequestSpan(Current):
 class AttemptSpan(Current):
     """The span of one try at one model, which hears inside its ``with`` that the attempt has to wait for its turn."""
 
-    def __init__(self, span: Span, request: Request, model: Model, shown: content.Shown | None = None) -> None:
+    def __init__(
+        self,
+        span: Span,
+        request: Request,
+        model: Model,
+        metered: metrics.Metrics | None,
+        shown: content.Shown | None = None,
+    ) -> None:
         super().__init__(span)
         self._request = request
         self._model = model
+        self._metered = metered
         self._shown = shown
         self.wait_s = 0.0
         """Seconds that this attempt has waited for its turn."""
@@ -116,7 +124,7 @@ class AttemptSpan(Current):
 
     def paced(self, reply: Reply) -> Reply:
         """*reply*, with the time that each further piece of it takes measured, where somebody measures."""
-        metered = metrics.gathered()
+        metered = self._metered
         if metered is None or not _streamed(self._request):
             return reply
         labels, context = self._labels(metered), metrics.within(self._span)
@@ -140,7 +148,8 @@ class AttemptSpan(Current):
             span.set_attributes(facts.of_outcome(attempt, reply, error))
             if self._shown is not None and reply is not None:
                 self._shown.answer(span, reply)
-        self._measure(attempt, error)
+        if self._metered is not None:
+            self._measure(self._metered, attempt, error)
         if logs.wanted(error):
             with Current(span):
                 logs.ended(attempt, error)
@@ -152,9 +161,7 @@ class AttemptSpan(Current):
             labels[semconv.PROJECT] = self._request.project
         return labels
 
-    def _measure(self, attempt: Attempt, error: BaseException | None) -> None:
-        if (metered := metrics.gathered()) is None:
-            return
+    def _measure(self, metered: metrics.Metrics, attempt: Attempt, error: BaseException | None) -> None:
         labels, context, dialect = self._labels(metered), metrics.within(self._span), semconv.dialect()
         usage = attempt.usage
         if not usage.estimated:
@@ -182,20 +189,22 @@ class AttemptSpan(Current):
 
 def request_span(request: Request, policy: str, version: str | None = None) -> RequestSpan:
     """Open the span of *request*: current inside the ``with``; it ends with the answer, or with the error."""
-    if not _somebody_listens():
-        return RequestSpan(trace.INVALID_SPAN, request, policy)
+    here = audience()
+    if not here.traces:
+        return RequestSpan(trace.INVALID_SPAN, request, policy, here)
     about = facts.of_request(request) | {semconv.POLICY: policy}
     if version is not None:
         about[semconv.POLICY_VERSION] = version
     span = _tracer.start_span(f"{facts.operation(request)} {policy}", attributes=about)
-    return RequestSpan(span, request, policy)
+    return RequestSpan(span, request, policy, here)
 
 
 def attempt_span(request: Request, model: Model, *, show_content: bool = False) -> AttemptSpan:
     """Open the span of one attempt: current inside the ``with``; whoever opened it calls ``finish``. *show_content*
     says that the policy lets what is asked and answered be shown, where the environment wants that too."""
-    if not _somebody_listens():
-        return AttemptSpan(trace.INVALID_SPAN, request, model)
+    here = audience()
+    if not here.traces:
+        return AttemptSpan(trace.INVALID_SPAN, request, model, here.metrics)
     kind = SpanKind.INTERNAL if model.provider in semconv.IN_PROCESS else SpanKind.CLIENT
     name = f"{facts.operation(request)} {model.id}"
     about = facts.of_attempt(request, model)
@@ -206,20 +215,15 @@ def attempt_span(request: Request, model: Model, *, show_content: bool = False) 
     shown = None
     if show_content and span.is_recording() and (shown := content.wanted(request)) is not None:
         shown.question(span)
-    return AttemptSpan(span, request, model, shown)
+    return AttemptSpan(span, request, model, here.metrics, shown)
 
 
 def _streamed(request: Request) -> bool:
     return isinstance(request, ChatRequest) and request.stream
 
 
-def _somebody_listens() -> bool:
-    """Whether there is an SDK. Without one nothing is gathered, and no context changed, for spans that nobody makes."""
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-
-
 def _end(span: Span, error: BaseException | None) -> None:
-    if facts.left(error):
+    if error is not None and facts.left(error):
         span.set_attribute(semconv.CANCELLED, True)
     elif error is not None:
         span.set_attribute(semconv.ERROR_TYPE, facts.kind(error))

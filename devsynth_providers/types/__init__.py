@@ -1,6 +1,7 @@
 """The values that travel: what is asked, of which model, what was decided, and what came back. All frozen."""
 
 from .answer import Attempt, Chunk, Response, ToolCallPart, Vector, assemble, total_cost
+from .changed import changed
 from .conduct import Conduct, Hedge, Keep, Quantile
 from .fingerprint import Tenant, fingerprint
 from .identity import Identity
@@ -24,6 +25,7 @@ from .options import Context, Options, Parameters
 from .plan import Candidate, Evidence, LatencyBasis, Plan, Rejection
 from .request import (
     LIMITS,
+    NO_LIMITS,
     AttemptReason,
     Call,
     ChatRequest,
@@ -33,6 +35,7 @@ from .request import (
     Request,
     Role,
     ToolCall,
+    new_id,
     take_context,
 )
 from .run_budget import RunBudget
@@ -43,6 +46,7 @@ __all__ = [
     "FREE",
     "LIMITS",
     "MAX_TOKENS",
+    "NO_LIMITS",
     "STRICT",
     "TEMPERATURE",
     "Ability",
@@ -90,9 +94,11 @@ __all__ = [
     "Usd",
     "Vector",
     "assemble",
+    "changed",
     "fingerprint",
     "left_out",
     "micros",
+    "new_id",
     "take_context",
     "total_cost",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -39,10 +40,10 @@ def fingerprint(tenant: Tenant, request: Request, models: Iterable[Model], *deci
     order of their keys; 1 and 1.0 are one number, and no truth value. A request with something in it that can not be
     compared is like no other: ``None``.
     """
-    _, names = _about(request)
+    kind: Any = type(request)
     try:
-        asked = [[name, _plain(getattr(request, name))] for name in names if name not in _NOT_ASKED]
-        whole = [_VERSION, tenant, type(request).__qualname__, asked, list(map(_who, models)), _plain(decided)]
+        asked = [[name, _plain(getattr(request, name))] for name in _asked(kind)]
+        whole = [_VERSION, tenant, kind.__qualname__, asked, list(map(_who, models)), _plain(decided)]
         return sha256(_written(whole).encode("ascii")).hexdigest()
     except (TypeError, ValueError, RecursionError):
         return None
@@ -55,8 +56,7 @@ def _who(model: Model) -> list[str | None]:
 
 def _plain(value: Any) -> Any:
     """*value* as JSON that tells different values apart: a mapping is an object with one key, which no list is."""
-    write = _WRITERS.get(type(value))
-    return _other(value) if write is None else write(value)
+    return (_WRITERS.get(type(value)) or _writer(value))(value)
 
 
 def _same(value: Any) -> Any:
@@ -84,31 +84,34 @@ _WRITERS: dict[type, Callable[[Any], Any]] = {
 """For what nearly all is made of; the rest is looked at more closely."""
 
 
-def _other(value: Any) -> Any:
-    if isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return _number(value)
-    if isinstance(value, list | tuple):
-        return _sequence(value)
-    if isinstance(value, Mapping):
-        return _mapping(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        name, names = _about(value)
-        return {name: [[field, _plain(getattr(value, field))] for field in names]}
-    raise TypeError(f"a {type(value).__name__} can not be compared")
-
-
-def _about(value: Any) -> tuple[str, tuple[str, ...]]:
-    """What the dataclass of *value* is called, and its fields."""
+def _writer(value: Any) -> Callable[[Any], Any]:
+    """What writes a *value* of a kind that has not been met: a dataclass, of which there are few, or one derived
+    from those that all is made of."""
     kind = type(value)
-    if (about := _known.get(kind)) is None:
-        names = tuple(field.name for field in fields(value))
-        about = _known[kind] = f"{kind.__module__}.{kind.__qualname__}", names
-    return about
+    if is_dataclass(kind):
+        _WRITERS[kind] = functools.partial(_fields, f"{kind.__module__}.{kind.__qualname__}", _names(kind))
+        return _WRITERS[kind]
+    for simple in (str, int, float, list, tuple):
+        if isinstance(value, simple):
+            return _WRITERS[simple]
+    if isinstance(value, Mapping):
+        return _mapping
+    raise TypeError(f"a {kind.__name__} can not be compared")
 
 
-_known: dict[type, tuple[str, tuple[str, ...]]] = {}
+def _fields(kind: str, names: tuple[str, ...], value: Any) -> dict[str, Any]:
+    return {kind: [[name, _plain(getattr(value, name))] for name in names]}
+
+
+@functools.cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+@functools.cache
+def _asked(kind: Any) -> tuple[str, ...]:
+    """The fields of a *kind* of requests that shape the answer."""
+    return tuple(name for name in _names(kind) if name not in _NOT_ASKED)
 
 
 def _key(value: object) -> str | float | None:

@@ -12,8 +12,7 @@ from .model import Model
 from .request import Limits
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """One reason for a judgement of difficulty: what was seen, and what it added to the score."""
 
     name: str

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import uuid
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self, Unpack
 
 from typing_extensions import override
 
 from ..errors import InvalidRequest
+from .changed import changed
 from .left_out import MAX_TOKENS, TEMPERATURE
 from .model import Seconds, Share, Usd
 from .options import NOT_PARAMETERS, Options, refuse_near_misses
@@ -112,6 +113,14 @@ class Limits:
         )
 
 
+NO_LIMITS = Limits()
+
+
+def new_id() -> str:
+    """What tells a call from all others, anywhere: 128 random bits."""
+    return os.urandom(16).hex()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """How far a request has come: filled in by the layers, left alone by callers.
@@ -138,7 +147,7 @@ class Request:
     project: str | None = None
     role: str | None = None
     tags: tuple[str, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     call: Call = field(default_factory=Call)
 
     @property
@@ -163,7 +172,7 @@ class Request:
 
     def on(self, **changes: Any) -> Self:
         """The same request further on its way: *changes* are fields of ``Call``."""
-        return replace(self, call=replace(self.call, **changes))
+        return changed(self, call=changed(self.call, **changes))
 
     def due(self, deadline: float) -> Self:
         """The same request, to be answered by *deadline* if it had no earlier one."""
@@ -172,7 +181,7 @@ class Request:
 
     def begun(self) -> Self:
         """The same request as a call of its own, unless it is part of one: whoever is asked first says this."""
-        return self if self.call.id else self.on(id=uuid.uuid4().hex, tally=Tally())
+        return self if self.call.id else self.on(id=new_id(), tally=Tally())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,15 +203,8 @@ class ChatRequest(Request):
             raise InvalidRequest(f"temperature must be between 0 and 2, not {self.temperature!r}")
         if not _is_number(self.max_tokens) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
             raise InvalidRequest(f"max_tokens must be positive, and a whole number, not {self.max_tokens!r}")
-        seed = self.parameters.get("seed")
-        if seed is not None and type(seed) is not int:
-            raise InvalidRequest(f"seed must be a whole number, not {seed!r}")
-        for name, instead in NOT_PARAMETERS.items():
-            if name in self.parameters or name in (self.parameters.get("extra_body") or {}):
-                raise InvalidRequest(f"{name!r} is not a parameter of a request; {instead}")
-        top_p = self.parameters.get("top_p")
-        if top_p is not None and not (_is_number(top_p) and 0 <= top_p <= 1):
-            raise InvalidRequest(f"top_p must be between 0 and 1, not {top_p!r}")
+        if self.parameters:
+            _check_parameters(self.parameters)
 
     @property
     @override
@@ -293,7 +295,8 @@ class EmbedRequest(Request):
 
 def take_context(options: dict[str, Any]) -> dict[str, Any]:
     """Move the routing keywords out of *options*, as fields of ``Request``."""
-    limits = Limits(**{name: options.pop(name) for name in LIMITS if name in options})
+    given = {name: options.pop(name) for name in LIMITS if name in options}
+    limits = Limits(**given) if given else NO_LIMITS
     tags = options.pop("tags", None) or ()
     about: dict[str, Any] = {name: options.pop(name) for name in ("task", "project", "role") if name in options}
     for name, value in about.items():
@@ -301,6 +304,18 @@ def take_context(options: dict[str, Any]) -> dict[str, Any]:
             raise InvalidRequest(f"{name} must be text, not {value!r}")
         _check_text(value or "", name)
     return {**about, "tags": (tags,) if isinstance(tags, str) else tuple(tags), "limits": limits}
+
+
+def _check_parameters(given: Mapping[str, Any]) -> None:
+    seed = given.get("seed")
+    if seed is not None and type(seed) is not int:
+        raise InvalidRequest(f"seed must be a whole number, not {seed!r}")
+    for name, instead in NOT_PARAMETERS.items():
+        if name in given or name in (given.get("extra_body") or {}):
+            raise InvalidRequest(f"{name!r} is not a parameter of a request; {instead}")
+    top_p = given.get("top_p")
+    if top_p is not None and not (_is_number(top_p) and 0 <= top_p <= 1):
+        raise InvalidRequest(f"top_p must be between 0 and 1, not {top_p!r}")
 
 
 def _is_number(value: object) -> bool:
