@@ -20,7 +20,7 @@ from typing import NamedTuple
 import environments
 import tables
 from overhead import Failed, FarSide, Worker, _end, step_s
-from peers import INSTRUMENTED, OURS, OURS_BARE, STATES, Way, instrumented
+from peers import INSTRUMENTED, OURS, OURS_BARE, SDK_ALONE, STATES, Way, instrumented
 from peers.instrumented import SINK
 from receiver import Got, Receiver
 from tables import Cell
@@ -74,7 +74,8 @@ class Subject:
         if self._got.content:
             raise Failed(f"{self.worker.way.name}: {switch} {cell.kind}: a prompt or an answer was exported")
         self.names.update(spans)
-        self.metrics.update(metrics)
+        if self._peer.metrics:
+            self.metrics.update(metrics)
 
     def told(self) -> str:
         """What came of it, in a line."""
@@ -125,15 +126,24 @@ def _told(taken: list[Took], scale: float, *, exported: bool) -> str:
 
 def goals(taken: dict[tuple[str, str], list[Took]]) -> str:
     """What ours may cost a call, and whether it does not cost more."""
-    lines = ["| goal for a call | at most, µs | it costs, µs | without the export | holds |", "|---|--:|--:|--:|---|"]
+    lines = [
+        "| goal for a call | at most, µs | it costs, µs | without the export | of it the SDK alone | holds |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
     for name in (OURS_BARE, OURS):
         for state, most in GOALS:
             if values := taken.get((f"{name}: {state}", "call")):
                 costs = statistics.median(took.cpu_s for took in values) * 1e6
-                bare = statistics.median(took.cpu_s - took.export_s for took in values) * 1e6
+                alone = taken.get((f"{SDK_ALONE}: {state}", "call"))
+                bare, floor = f"{_bare(values):.1f}", f"{_bare(alone):.1f}" if alone else "-"
                 holds = "yes" if costs <= most else "no"
-                lines.append(f"| {name}: {state} | {most:.0f} | {costs:.1f} | {bare:.1f} | {holds} |")
+                lines.append(f"| {name}: {state} | {most:.0f} | {costs:.1f} | {bare} | {floor} | {holds} |")
     return "\n".join(lines) + "\n"
+
+
+def _bare(values: list[Took]) -> float:
+    """Microseconds without the export."""
+    return statistics.median(took.cpu_s - took.export_s for took in values) * 1e6
 
 
 def footnotes(subjects: list[Subject], absent: dict[str, str]) -> str:

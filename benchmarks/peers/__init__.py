@@ -103,8 +103,10 @@ BESIDE = (
 STATES = ("no SDK", "sampled out", "spans", "spans and metrics")
 """What an application may have set up, each in a process of its own."""
 OURS, OURS_BARE = "Router, direct lane", "Router, without a wire"
+SDK_ALONE = "OpenTelemetry's SDK alone, the same spans"
 _PEERS = (
     (OURS_BARE, "instrumented:OursBare", HERE),
+    (SDK_ALONE, "instrumented:SdkAlone", HERE),
     (OURS, "instrumented:Ours", HERE),
     ("LiteLLM's OpenTelemetry callback", "instrumented:LiteLlm", HERE),
     ("pydantic-ai's InstrumentedModel", "instrumented:PydanticAi", "telemetry"),

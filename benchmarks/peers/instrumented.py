@@ -135,6 +135,49 @@ class OursBare(Ours):
         return peer
 
 
+class SdkAlone(OursBare):
+    """What OpenTelemetry's SDK takes for the same: the spans of one of our calls, with all they say, made again."""
+
+    metrics = False
+
+    async def open(self) -> None:
+        if self.state == "no SDK":
+            raise Missing("there is none to be measured")
+        await super().open()
+        from opentelemetry import context, trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        from devsynth_providers.telemetry import spans
+
+        told, provider = InMemorySpanExporter(), TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(told))
+        real, spans._tracer = spans._tracer, provider.get_tracer("sample")
+        self.said: dict[str, tuple[Any, Any]] = {}
+        for kind, ask in (("call", self.call), ("stream", self.stream)):
+            self.text = await ask()
+            attempt, request = told.get_finished_spans()[-2:]
+            self.said[kind] = request, attempt
+        spans._tracer = real
+        self.context, self.trace, self.tracer = context, trace, trace.get_tracer("alone")
+
+    async def other(self, what: str) -> None:
+        switch, kind = what.split()
+        if switch == "on":
+            self.tell(*self.said[kind])
+        check_text(self.text)
+
+    def tell(self, request: Any, attempt: Any) -> None:
+        span = self.tracer.start_span(request.name, attributes=request.attributes)
+        token = self.context.attach(self.trace.set_span_in_context(span))
+        for event in request.events:
+            span.add_event(event.name, event.attributes)
+        self.tracer.start_span(attempt.name, kind=attempt.kind, attributes=attempt.attributes).end()
+        self.context.detach(token)
+        span.end()
+
+
 class LiteLlm(Instrumented):
     async def open(self) -> None:
         if self.state == "no SDK":

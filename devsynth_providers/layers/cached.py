@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -65,7 +64,7 @@ class Cached(Wrapper):
     for.
 
     Where the *conduct* lets equal requests share an answer, one that another process is just being given is waited for,
-    with half of the time that there is: the cache knows who asks for what.
+    with half of the time that there is: the cache knows who asks for what. It is made for one request.
     """
 
     def __init__(self, inner: ProviderPort, cache: Cache, keep: Keep, conduct: Conduct = Conduct()) -> None:
@@ -74,11 +73,7 @@ class Cached(Wrapper):
         self._keep = keep
         self._conduct = conduct
         self._missed = ""
-
-    @functools.cached_property
-    def _model(self) -> Model:
-        """Whom it would ask: found out once, since it is many layers down."""
-        return self.model
+        self._model = inner.model  # found out once: it is many layers down
 
     async def kept(self, request: Request) -> Reply | None:
         """The answer to *request* that is kept, if there is one. ``send`` does not look again for what is not."""

@@ -253,10 +253,11 @@ class ChatRequest(Request):
         stop = given.pop("stop_sequences", None) or ()
         named = {name: given.pop(name) for name in ("temperature", "max_tokens") if name in given}
         tools = given.pop("tools", None) or ()
-        if isinstance(tools, str | Mapping) or not all(isinstance(tool, Mapping) for tool in tools):
+        if tools and (isinstance(tools, str | Mapping) or not all(isinstance(tool, Mapping) for tool in tools)):
             raise InvalidRequest("tools is a list of tools, each a mapping in OpenAI's form")
         about = take_context(given)
-        refuse_near_misses(given)
+        if given:
+            refuse_near_misses(given)
         return cls(
             messages=tuple(messages),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
