@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import devsynth_providers as d
 from devsynth_providers import errors, exceptions
-from devsynth_providers.types import Attempt, Call, take_context, total_cost
+from devsynth_providers.types import Attempt, Call, changed, take_context, total_cost
 
 from .helpers import PRICED
 
@@ -199,3 +199,34 @@ def test_errors_can_be_had_under_the_name_that_devsynth_uses() -> None:
 def test_configuration_errors_are_value_errors() -> None:
     assert issubclass(d.ConfigurationError, ValueError)
     assert issubclass(d.InvalidRequest, ValueError)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labelled(d.ChatRequest):
+    """Somebody's own kind of request, which has no slots."""
+
+    label: str = "none"
+    seen: list[str] = dataclasses.field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        d.ChatRequest.of("hi", tools=[{}], stop_sequences="x", project="p", max_cost_usd=1, seed=3),
+        d.EmbedRequest(texts=("a", "b"), tags=("t",)),
+        Labelled(messages=(d.Message("user", "hi"),), label="mine"),
+    ],
+    ids=["chat", "embeddings", "without slots"],
+)
+def test_a_request_further_on_its_way_is_the_same_but_for_its_call(request_: d.Request) -> None:
+    before = dataclasses.replace(request_)
+    on = request_.on(id="one", reason="retry")
+    assert on == dataclasses.replace(request_, call=dataclasses.replace(request_.call, id="one", reason="retry"))
+    assert type(on) is type(request_)
+    assert on.call.tally is request_.call.tally
+    assert request_ == before
+    assert changed(on, project="q").project == "q"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        on.project = "r"  # type: ignore[misc]
+    with pytest.raises(KeyError):
+        changed(on, nonsense=1)

@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def changed(value: T, **changes: Any) -> T:
-    """A copy of *value*, a dataclass with slots, with *changes*. Nothing is checked: these are values that have been,
-    in fields that no check of another one looks at."""
+    """A copy of *value*, a dataclass, with *changes*. Nothing is checked: these are values that have been, in fields
+    that no check of another one looks at."""
     kind: Any = type(value)
-    read, write = _slots(kind)
+    read, write = _fields(kind)
     copy: T = object.__new__(kind)
     for put, each in zip(write.values(), read(value), strict=True):
         put(copy, each)
@@ -25,7 +25,13 @@ def changed(value: T, **changes: Any) -> T:
 
 
 @functools.cache
-def _slots(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], Mapping[str, Callable[[Any, Any], None]]]:
+def _fields(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], Mapping[str, Callable[[Any, Any], None]]]:
     """What reads all fields of a *kind* of values, of which there are two at least, and what writes each."""
     names = [field.name for field in fields(kind)]
-    return attrgetter(*names), {name: getattr(kind, name).__set__ for name in names}
+    return attrgetter(*names), {name: _writer(kind, name) for name in names}
+
+
+def _writer(kind: Any, name: str) -> Callable[[Any, Any], None]:
+    """That of its slot; somebody's own kind of request may have none."""
+    slot: Callable[[Any, Any], None] | None = getattr(getattr(kind, name, None), "__set__", None)
+    return slot or (lambda value, new: object.__setattr__(value, name, new))
