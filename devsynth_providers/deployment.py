@@ -14,16 +14,9 @@ from .errors import ConfigurationError, NoModelFits, NotConfigured
 from .flights import Flights
 from .health import Circuit, Health
 from .hearsay import Commons
-from .layers.cached import Cache, Cached, Kept
-from .layers.coalesced import Coalesced
-from .layers.fallback import FallbackProvider
-from .layers.hedged import Hedged
-from .layers.joined import Joined
+from .layers.cached import Cache
 from .layers.named import Named
-from .layers.resuming import Resuming
-from .layers.splitting import Splitting
 from .limits import Limiter
-from .measured import Measured
 from .policy import Conditions, Facts, Policy
 from .port import ProviderPort
 from .providers.base import BaseProvider
@@ -83,47 +76,6 @@ class Deployment:
             raise
         self.shadow.compare(facts, conditions, plan)
         return plan
-
-    def chain(self, plan: Plan, measured: Measured, health: Health) -> ProviderPort:
-        """Whoever carries *plan* out."""
-        stacks, kept_for = [self.stacks[name] for name in plan.models], plan.conduct.cache
-        if kept_for is None or self.cache is None:
-            return self._calls(plan, stacks, stacks, measured, health)
-        # Outermost: what is kept needs no turn, no money, no server that is well, and no call that others may share.
-        cache, conduct = self.cache, plan.conduct
-        first = Cached(stacks[0], cache, kept_for, conduct)
-
-        def calls() -> ProviderPort:
-            others = [Cached(each, cache, kept_for, conduct) for each in stacks[1:]]
-            return self._calls(plan, stacks, [first, *others], measured, health)
-
-        return Kept(calls, first)
-
-    def _calls(
-        self, plan: Plan, stacks: list[ProviderPort], asked: list[ProviderPort], measured: Measured, health: Health
-    ) -> ProviderPort:
-        """The layers around *asked*, which are the *stacks* of the plan's models, or look for what is kept before that:
-        innermost first, each with the reason for its place."""
-        conduct, first = plan.conduct, list(asked)
-        if conduct.hedge is not None and len(stacks) > 1:
-            # In the place of the first, and outside of its retries: it is the wait for all of them that is cut short.
-            one, two = first[:2]
-            first[0] = Hedged(one, two, conduct.hedge, measured, health.hedges, stops_at=conduct.stops_at)
-        chain: ProviderPort = FallbackProvider(first, stops_at=conduct.stops_at)
-        if conduct.on_break == "continue":
-            # Outside of the choice of who begins: that is over when there is content. Whoever goes on is asked itself,
-            # by its own stack: its retries, its circuit and what it costs are as for any other try.
-            chain = Resuming(chain, stacks, stops_at=conduct.stops_at)
-        unsplit = chain
-        # Each part of a batch goes through the chain by itself: what failed is tried again, and passed on, alone.
-        chain = Splitting(chain, [candidate.model for candidate in plan.candidates])
-        total_s = self.policy.timeouts.total_s
-        if conduct.join_embeddings_s is not None:
-            # Outside of what splits: no part of a batch waits for others. What was joined fits one request, and goes
-            # around it: refused, it is parted between those who asked, and only then between the texts of one.
-            chain = Joined(chain, unsplit, plan, self.flights, total_s=total_s)
-        # Outside of all of it: whoever shares an answer shares what was done for it, also because models failed.
-        return Coalesced(chain, plan, self.flights, total_s=total_s)
 
     @property
     def model(self) -> Model:

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from . import telemetry
 from .analysis import TaskAnalyzer
+from .chain import chain
 from .decisions import DecisionLog, Note
 from .deployment import Deployer, Deployment, checked
 from .errors import ConfigurationError, DevSynthError
@@ -195,7 +196,7 @@ class Router(ProviderPort):
             span.decided(plan)
             request = changed(request, limits=plan.limits, call=changed(request.call, rule=plan.rule))
             try:
-                reply = await deployment.chain(plan, self._measured, self._health).send(request)
+                reply = await chain(deployment, plan, self._measured, self._health).send(request)
             except DevSynthError as error:
                 failure = error
             else:

@@ -6,6 +6,7 @@ from .conduct import Conduct, Hedge, Keep, Quantile
 from .fingerprint import Tenant, fingerprint
 from .identity import Identity
 from .left_out import MAX_TOKENS, TEMPERATURE, left_out
+from .limits import LIMITS, NO_LIMITS, Limits
 from .model import (
     FREE,
     STRICT,
@@ -24,13 +25,10 @@ from .model import (
 from .options import Context, Options, Parameters
 from .plan import Candidate, Evidence, LatencyBasis, Plan, Rejection
 from .request import (
-    LIMITS,
-    NO_LIMITS,
     AttemptReason,
     Call,
     ChatRequest,
     EmbedRequest,
-    Limits,
     Message,
     Request,
     Role,

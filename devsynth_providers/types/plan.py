@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from typing_extensions import override
 
 from .conduct import Conduct
+from .limits import Limits
 from .model import Model
-from .request import Limits
 
 
 class Evidence(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing_extensions import override
 from ..errors import InvalidRequest
 from .changed import changed
 from .left_out import MAX_TOKENS, TEMPERATURE
-from .model import Seconds, Share, Usd
+from .limits import LIMITS, NO_LIMITS, Limits, is_number
 from .options import NOT_PARAMETERS, Options, refuse_near_misses
 from .run_budget import RunBudget
 from .tally import Tally
@@ -66,54 +65,6 @@ class Message:
             ),
             tool_call_id=message.get("tool_call_id"),
         )
-
-
-LIMITS = ("max_cost_usd", "max_expected_cost_usd", "max_latency_s", "first_token_s", "min_quality")
-"""The fields of ``Limits``, which rules have too."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the answer may cost and how soon it must come; ``None`` is no limit.
-
-    *max_cost_usd* holds over all attempts, by the worst case of each: an answer as long as it may be.
-    *max_expected_cost_usd* is for one answer of the length that is expected, and no promise. *max_latency_s* (the whole
-    answer) and *first_token_s* (its start) are targets: models whose estimate misses them are not asked.
-    """
-
-    max_cost_usd: Usd | None = None
-    max_expected_cost_usd: Usd | None = None
-    max_latency_s: Seconds | None = None
-    first_token_s: Seconds | None = None
-    min_quality: Share | None = None
-
-    def __post_init__(self) -> None:
-        for name in LIMITS:
-            value = getattr(self, name)
-            if value is not None and not (_is_number(value) and 0 <= value < math.inf):  # also refuses NaN
-                raise InvalidRequest(f"{name} must be a number from 0 on, not {value!r}")
-        if self.min_quality is not None and self.min_quality > 1:
-            raise InvalidRequest(f"min_quality is from 0 to 1, not {self.min_quality!r}")
-
-    @property
-    def given(self) -> dict[str, float]:
-        """Those that limit anything, by their names."""
-        return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
-
-    def tightest(self, other: Limits) -> Limits:
-        """Both at once: the smaller ceiling, the higher floor."""
-        if not other.given:
-            return self
-        return Limits(
-            max_cost_usd=_least(self.max_cost_usd, other.max_cost_usd),
-            max_expected_cost_usd=_least(self.max_expected_cost_usd, other.max_expected_cost_usd),
-            max_latency_s=_least(self.max_latency_s, other.max_latency_s),
-            first_token_s=_least(self.first_token_s, other.first_token_s),
-            min_quality=max((q for q in (self.min_quality, other.min_quality) if q is not None), default=None),
-        )
-
-
-NO_LIMITS = Limits()
 
 
 def new_id() -> str:
@@ -199,9 +150,9 @@ class ChatRequest(Request):
     def __post_init__(self) -> None:
         if not self.messages:
             raise InvalidRequest("a request needs a prompt or messages")
-        if not (_is_number(self.temperature) and 0 <= self.temperature <= 2):
+        if not (is_number(self.temperature) and 0 <= self.temperature <= 2):
             raise InvalidRequest(f"temperature must be between 0 and 2, not {self.temperature!r}")
-        if not _is_number(self.max_tokens) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
+        if not is_number(self.max_tokens) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
             raise InvalidRequest(f"max_tokens must be positive, and a whole number, not {self.max_tokens!r}")
         if self.parameters:
             _check_parameters(self.parameters)
@@ -315,12 +266,8 @@ def _check_parameters(given: Mapping[str, Any]) -> None:
         if name in given or name in (given.get("extra_body") or {}):
             raise InvalidRequest(f"{name!r} is not a parameter of a request; {instead}")
     top_p = given.get("top_p")
-    if top_p is not None and not (_is_number(top_p) and 0 <= top_p <= 1):
+    if top_p is not None and not (is_number(top_p) and 0 <= top_p <= 1):
         raise InvalidRequest(f"top_p must be between 0 and 1, not {top_p!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_text(text: object, what: str) -> None:
@@ -331,7 +278,3 @@ def _check_text(text: object, what: str) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise InvalidRequest(f"{what} holds a lone surrogate, which no provider accepts") from None
-
-
-def _least(one: float | None, other: float | None) -> float | None:
-    return min((each for each in (one, other) if each is not None), default=None)
