@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .database import transaction
+from .database import Transaction
 
 _BEGUN_COLUMNS = """
     call TEXT NOT NULL,
@@ -148,7 +148,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 def bring_up_to_date(database: sqlite3.Connection, file: Path) -> None:
     """Carry out the steps that *file* lacks, in one transaction; refuse one that a newer version has made."""
-    with transaction(database):
+    with Transaction(database):
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
             raise ConfigurationError(
