@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _text, _values = functools.lru_cache(256)(json.dumps), functools.lru_cache(256)(json.loads)
 """Names as JSON, and back: they are mostly the same again."""
+
 _NOTHING = bytearray()
 """Bound in place of ``None``, for which ``sqlite3`` looks for an adapter each time, longer than writing it takes."""
 _MAY_BE_NOTHING = frozenset(("project", "role", "task", "error", "first_token_s", "finish_reason"))
@@ -149,7 +150,7 @@ class SqliteLedger:
                 _RESERVE,
                 (
                     *(entry.call, entry.attempt, now, now + entry.lease_s, identity(), entry.worst_micros),
-                    _text(tuple(purse[:2] for purse in purses)),
+                    _paid_from(tuple(purses)),
                     *(entry.provider, entry.model, _or(entry.project), _or(entry.role), _or(entry.task)),
                     *(entry.policy, entry.rule, _text(tuple(entry.tags)), entry.reason),
                 ),
@@ -231,3 +232,8 @@ class SqliteLedger:
 
 def _or(value: T | None) -> T | bytearray:
     return _NOTHING if value is None else value
+
+
+@functools.lru_cache(256)
+def _paid_from(purses: tuple[Purse, ...]) -> str:
+    return json.dumps([(purse.account, purse.period) for purse in purses])
