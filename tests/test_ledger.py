@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from devsynth_providers import ConfigurationError, Usage
 from devsynth_providers.errors import LedgerUnavailable
+from devsynth_providers.stores.database import LOCKED_S
 from devsynth_providers.stores.entries import Hit, Ledger, Outcome, Purse, Reserved, Spent, ends_at, period_of
 from devsynth_providers.stores.ledger_reader import read_ledger
 from devsynth_providers.stores.ledger_upkeep import check
@@ -127,6 +128,19 @@ class TestSettle:
         (written,) = store.entries()
         assert written.items() >= facts.items()
         await ledger.aclose()
+
+    async def test_keeps_what_is_empty_or_zero_and_what_is_not_known_apart(self, store: Store) -> None:
+        ledger = store.open()
+        await ledger.reserve(entry("empty", project="", role="0", task="NULL"))
+        await ledger.settle("empty", 1, Outcome(cost_micros=0, basis="free", error="", first_token_s=0.0))
+        await ledger.reserve(entry("unknown"))
+        await ledger.settle("unknown", 1, Outcome(cost_micros=0, basis="free"))
+        await ledger.aclose()
+        written = {each["call"]: each for each in store.entries()}
+        told = {"project": "", "role": "0", "task": "NULL", "error": ""}
+        assert written["empty"].items() >= told.items()
+        assert float(written["empty"]["first_token_s"]) == 0.0
+        assert not written["unknown"].keys() & {*told, "first_token_s"}
 
     async def test_happens_once(self, store: Store) -> None:
         ledger = store.open()
@@ -543,6 +557,20 @@ class TestOldFiles:
         assert await ledger.spent_micros(PURSE) == 20 + 30 + 10 + 100
         await ledger.aclose()
         adds_up(InFile(old))
+
+    @pytest.mark.slow
+    async def test_that_another_process_brings_up_to_date_are_waited_for_longer_than_a_writer(self, old: Path) -> None:
+        other = sqlite3.connect(old, isolation_level=None, check_same_thread=False)
+        for statement in ("PRAGMA journal_mode = WAL", "BEGIN IMMEDIATE"):
+            other.execute(statement)
+        ledger = SqliteLedger(old)
+        waiting = asyncio.ensure_future(ledger.spent_micros(PURSE))
+        await asyncio.sleep(LOCKED_S + 1)
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        other.close()
+        assert await waiting == 250
+        await ledger.aclose()
 
     async def test_are_read_again_once_a_router_has_used_them(self, old: Path) -> None:
         with pytest.raises(ConfigurationError, match="version 1, from an older"), read_ledger(old):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 from .worker import Busy
@@ -103,33 +104,17 @@ class Database:
                     raise
             time.sleep(AGAIN_S)
 
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that no other process writes beside; what is not whole is not there."""
-        connection = self.opened()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            if connection.in_transaction:
-                connection.execute("COMMIT")
-                self._written += 1
-        except BaseException:
-            self._undo(connection)
-            raise
+    def writing(self) -> Transaction:
+        self._written += 1
+        return Transaction(self.opened(), lost=self._forget)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and self._pid == os.getpid():
             connection.close()
 
-    def _undo(self, connection: sqlite3.Connection) -> None:
-        """Not even that may fail: a connection that is closed has undone what it began."""
-        try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            connection.close()
-            self._connection = None
+    def _forget(self) -> None:
+        self._connection = None
 
     def _checkpoint(self) -> None:
         """With a transaction behind it that begins the log anew: it is synced then, which is not for a quick one."""
@@ -161,16 +146,43 @@ class Database:
         return connection
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """What is done whole, or not at all, and that no other process writes beside."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+class Transaction:
+    """What is done whole, or not at all, and that no other process writes beside. Who rolls it back within it has done
+    nothing. *lost* is told where the *connection* had to be closed to undo what was done."""
+
+    def __init__(self, connection: sqlite3.Connection, *, lost: Callable[[], None] = lambda: None) -> None:
+        self._connection = connection
+        self._lost = lost
+
+    def __enter__(self) -> sqlite3.Cursor:
+        """One cursor for all statements: to make one takes as long as the shortest of them."""
+        self._cursor = self._connection.cursor()
+        try:
+            return self._cursor.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            self._undo()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            self._undo()
+            return
+        try:
+            if self._connection.in_transaction:
+                self._cursor.execute("COMMIT")
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        """Not even that may fail: a connection that is closed has undone what it began."""
+        try:
+            self._cursor.close()  # an error keeps it, and to let go of it later would wait for whoever is at work then
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._connection.close()
+            self._lost()
 
 
 def _busy(error: sqlite3.OperationalError) -> bool:

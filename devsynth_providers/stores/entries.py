@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Literal, NamedTuple, Protocol
 
@@ -37,8 +36,7 @@ class Reserved(NamedTuple):
     over: tuple[Spent, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One attempt, before it is made. *call* and *attempt* name it: there is one entry for both. *worst_micros* is what
     it may cost at most, and *lease_s* how long it may take."""
 
@@ -57,8 +55,7 @@ class Entry:
     reason: str = "primary"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of it. *cost_micros* is ``None`` where the price is not known: then what was reserved stays spent."""
 
     cost_micros: int | None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from .database import transaction
+from .database import Transaction
 from .entries import Period, ends_at
 from .ledger_file import opened
 from .process import gone
@@ -141,7 +141,7 @@ def prune(
 
 def _remove(database: sqlite3.Connection, before: float, batch: int) -> int:
     """A part of what is old, in one transaction; what it had paid is written down instead."""
-    with transaction(database):
+    with Transaction(database):
         rows = database.execute(
             "DELETE FROM ended WHERE (at, call, attempt) IN"
             " (SELECT at, call, attempt FROM ended WHERE at < ? ORDER BY at LIMIT ?)"
@@ -166,7 +166,7 @@ def _forget(database: sqlite3.Connection, now: datetime) -> None:
         return
     there = _paid(database)  # takes its time, but nobody waits for it: no entry comes to what is over
     done = [key for key in over if key not in there]
-    with transaction(database):
+    with Transaction(database):
         database.executemany("DELETE FROM balances WHERE account = ? AND period = ?", done)
         database.executemany("DELETE FROM pruned WHERE account = ? AND period = ?", done)
 

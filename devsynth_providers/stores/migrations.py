@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .database import transaction
+from .database import Transaction
 
 _BEGUN_COLUMNS = """
     call TEXT NOT NULL,
@@ -146,10 +146,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 
+UNDER_CHANGE_S = 300.0
+"""How long to wait for another process that brings the file up to date: with millions of entries that takes a while."""
+
+
 def bring_up_to_date(database: sqlite3.Connection, file: Path) -> None:
     """Carry out the steps that *file* lacks, in one transaction; refuse one that a newer version has made."""
-    with transaction(database):
-        (version,) = database.execute("PRAGMA user_version").fetchone()
+    if 0 < _version(database) < len(MIGRATIONS):
+        database.execute(f"PRAGMA busy_timeout = {int(UNDER_CHANGE_S * 1000)}")
+    with Transaction(database):
+        version = _version(database)
         if version > len(MIGRATIONS):
             raise ConfigurationError(
                 f"the ledger {file} is of version {version}, from a newer devsynth_providers; this one knows "
@@ -161,3 +167,8 @@ def bring_up_to_date(database: sqlite3.Connection, file: Path) -> None:
             for statement in step:
                 database.execute(statement)
         database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def _version(database: sqlite3.Connection) -> int:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    return int(version)

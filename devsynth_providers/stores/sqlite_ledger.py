@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import sqlite3
@@ -14,29 +13,42 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import LedgerUnavailable
-from .database import Database, transaction
+from .access import Access
+from .database import Database, Transaction
 from .entries import Entry, Hit, Outcome, Purse, Reserved, Spent
 from .hits import Hits
 from .migrations import BEGUN, OUTCOME, bring_up_to_date
 from .process import gone, identity
-from .worker import Busy, Worker, certain
+from .worker import Worker
 
 T = TypeVar("T")
 
 _text, _values = functools.lru_cache(256)(json.dumps), functools.lru_cache(256)(json.loads)
 """Names as JSON, and back: they are mostly the same again."""
-_TAKE = (
-    "INSERT INTO balances (account, period, micros) SELECT ?2, ?3, ?1 WHERE ?1 <= ?4 OR NOT ?5"
-    " ON CONFLICT DO UPDATE SET micros = micros + excluded.micros WHERE micros + excluded.micros <= ?4 OR NOT ?5"
-)
+
+_NOTHING = bytearray()
+"""Bound in place of ``None``, for which ``sqlite3`` looks for an adapter each time, longer than writing it takes."""
+_MAY_BE_NOTHING = frozenset(("project", "role", "task", "error", "first_token_s", "finish_reason"))
+
+
+def _given(columns: str) -> str:
+    """Parameters for *columns*."""
+    return ", ".join("nullif(?, x'')" if name in _MAY_BE_NOTHING else "?" for name in columns.split(", "))
+
+
+_TAKE = "UPDATE balances SET micros = micros + ?1 WHERE account = ?2 AND period = ?3 AND (micros + ?1 <= ?4 OR NOT ?5)"
 """Takes ``?1`` out of a purse, if that has as much, or only warns; changes one row, or none."""
+_TAKE_FIRST = (
+    "INSERT INTO balances (account, period, micros) SELECT ?2, ?3, ?1 WHERE ?1 <= ?4 OR NOT ?5 ON CONFLICT DO NOTHING"
+)
+"""The same, where nothing has been taken out of it before."""
 _RESERVE = (
-    f"INSERT INTO under_way ({BEGUN}) SELECT {', '.join('?' * 16)} WHERE NOT EXISTS"
+    f"INSERT INTO under_way ({BEGUN}) SELECT {_given(BEGUN)} WHERE NOT EXISTS"
     " (SELECT 1 FROM ended WHERE call = ?1 AND attempt = ?2)"
 )
 _FIND = "SELECT reserved_micros, purses FROM under_way WHERE call = ? AND attempt = ?"
 _SETTLE = (
-    f"INSERT INTO ended ({BEGUN}, {OUTCOME}) SELECT {BEGUN}, {', '.join('?' * 13)} FROM under_way"
+    f"INSERT INTO ended ({BEGUN}, {OUTCOME}) SELECT {BEGUN}, {_given(OUTCOME)} FROM under_way"
     " WHERE call = ? AND attempt = ?"
 )
 _END = "DELETE FROM under_way WHERE call = ? AND attempt = ?"
@@ -66,12 +78,13 @@ class SqliteLedger:
         self._worker = Worker("devsynth-ledger")
         self._hits = Hits()
         self._database = Database(self.file, self._prepare)
+        self._access = Access(self._worker, self._database, self._unavailable)
 
     async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
-        return await self._done(lambda: self._reserve(entry, purses))
+        return await self._access.done(lambda: self._reserve(entry, purses))
 
     def settle(self, call: str, attempt: int, outcome: Outcome) -> Awaitable[bool]:
-        return self._done(lambda: self._settle(call, attempt, outcome), told=certain)
+        return self._access.done(lambda: self._settle(call, attempt, outcome), surely=True)
 
     def hit(self, hit: Hit) -> None:
         if self._hits.add(self._clock(), hit):  # else the worker has not come to those before it
@@ -79,7 +92,7 @@ class SqliteLedger:
                 self._worker.put(self._count_hits)
 
     async def spent_micros(self, purse: Purse) -> int:
-        return await self._done(lambda: self._balance(self._database.opened(), purse))
+        return await self._access.done(lambda: self._balance(self._database.opened(), purse))
 
     async def recover(self) -> int:
         """Count as spent in full what processes that have ended left reserved; how many entries that were."""
@@ -88,7 +101,7 @@ class SqliteLedger:
             with self._database.writing() as database:
                 return self._recover(database)
 
-        return await self._told(self._put(recovered))
+        return await self._access.told(self._access.put(recovered))
 
     def record(self, entry: Entry, outcome: Outcome) -> Future[None]:
         """Write down an attempt that was made elsewhere: it has been paid, from no purse."""
@@ -97,15 +110,15 @@ class SqliteLedger:
             self._reserve(entry, ())
             self._settle(entry.call, entry.attempt, outcome)
 
-        return self._worker.put(lambda: self._database.patiently(written))
+        return self._access.put(written)
 
     def total_micros(self, project: str | None) -> Future[int]:
         """What all entries of *project* have cost, or, while they are under way, may cost."""
-        return self._put(lambda: self._total(self._database.opened(), project))
+        return self._access.put(lambda: self._total(self._database.opened(), project))
 
     def hits(self, project: str | None) -> Future[tuple[int, int]]:
         """How many requests of *project* the cache has answered, and how many have asked a model."""
-        return self._put(lambda: self._hits_of(self._database.opened(), project))
+        return self._access.put(lambda: self._hits_of(self._database.opened(), project))
 
     def close(self) -> None:
         """As ``aclose``, for code without an event loop."""
@@ -116,33 +129,6 @@ class SqliteLedger:
         await self._worker.done(self._database.close)
         self._worker.close()
 
-    def _done(
-        self, work: Callable[[], T], *, told: Callable[[Future[T]], Future[T]] = lambda done: done
-    ) -> Awaitable[T]:
-        """What *work* returns, which begins at once, whether or not anybody awaits it."""
-        try:
-            done = self._worker.at_once(lambda: self._database.quickly(work))
-        except Busy:
-            return self._told(told(self._put(work)))
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
-            raise self._unavailable(error) from None
-        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        result.set_result(done)
-        return result
-
-    def _put(self, work: Callable[[], T]) -> Future[T]:
-        try:
-            return self._worker.put(lambda: self._database.patiently(work))
-        except RuntimeError as error:  # the interpreter ends
-            raise self._unavailable(error) from None
-
-    async def _told(self, done: Future[T]) -> T:
-        try:
-            return await asyncio.wrap_future(done)
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:  # what has no room, or is no text
-            unavailable = self._unavailable(error)
-        raise unavailable
-
     def _unavailable(self, error: Exception) -> LedgerUnavailable:
         return LedgerUnavailable(f"the ledger {self.file} can not be used: {error}")
 
@@ -150,7 +136,8 @@ class SqliteLedger:
         now, over = self._clock(), list[Spent]()
         with self._database.writing() as database:
             for purse in purses:
-                taken = database.execute(_TAKE, (entry.worst_micros, *purse)).rowcount
+                what = (entry.worst_micros, *purse[:3], int(purse.binding))
+                taken = database.execute(_TAKE, what).rowcount or database.execute(_TAKE_FIRST, what).rowcount
                 if taken and purse.binding:
                     continue  # within its limit
                 spent = Spent(purse, self._balance(database, purse))
@@ -163,8 +150,8 @@ class SqliteLedger:
                 _RESERVE,
                 (
                     *(entry.call, entry.attempt, now, now + entry.lease_s, identity(), entry.worst_micros),
-                    _text(tuple(purse[:2] for purse in purses)),
-                    *(entry.provider, entry.model, entry.project, entry.role, entry.task),
+                    _paid_from(tuple(purses)),
+                    *(entry.provider, entry.model, _or(entry.project), _or(entry.role), _or(entry.task)),
                     *(entry.policy, entry.rule, _text(tuple(entry.tags)), entry.reason),
                 ),
             )
@@ -185,8 +172,9 @@ class SqliteLedger:
                 _SETTLE,
                 (
                     *(state, cost_micros, outcome.basis, used.input_tokens, used.output_tokens),
-                    *(used.cached_input_tokens, used.cache_write_tokens, used.reasoning_tokens, used.estimated),
-                    *(outcome.error, outcome.latency_s, outcome.first_token_s, outcome.finish_reason, call, attempt),
+                    *(used.cached_input_tokens, used.cache_write_tokens, used.reasoning_tokens, int(used.estimated)),
+                    *(_or(outcome.error), outcome.latency_s, _or(outcome.first_token_s), _or(outcome.finish_reason)),
+                    *(call, attempt),
                 ),
             )
             database.execute(_END, (call, attempt))
@@ -206,7 +194,7 @@ class SqliteLedger:
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is there to hear of it
             self._hits.lost(error)
 
-    def _balance(self, database: sqlite3.Connection, purse: Purse) -> int:
+    def _balance(self, database: sqlite3.Connection | sqlite3.Cursor, purse: Purse) -> int:
         row = database.execute(
             "SELECT micros FROM balances WHERE account = ? AND period = ?", (purse.account, purse.period)
         ).fetchone()
@@ -227,7 +215,7 @@ class SqliteLedger:
         ).fetchone()
         return int(hits), int(calls)
 
-    def _recover(self, database: sqlite3.Connection) -> int:
+    def _recover(self, database: sqlite3.Cursor) -> int:
         """Their worst case is what has been taken out for them already: it only becomes what they have cost."""
         now, recovered = self._clock(), 0
         for (process,) in database.execute("SELECT DISTINCT process FROM under_way").fetchall():
@@ -238,5 +226,14 @@ class SqliteLedger:
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         bring_up_to_date(database, self.file)
-        with transaction(database):
-            self._recover(database)
+        with Transaction(database) as writing:
+            self._recover(writing)
+
+
+def _or(value: T | None) -> T | bytearray:
+    return _NOTHING if value is None else value
+
+
+@functools.lru_cache(256)
+def _paid_from(purses: tuple[Purse, ...]) -> str:
+    return json.dumps([(purse.account, purse.period) for purse in purses])

@@ -12,10 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from .access import Access
 from .database import Database
 from .process import gone, identity
 from .shared import POLL_S, WINDOW_S, Full, Leave, Quota, SharedUnavailable, Unwell
-from .worker import Busy, Worker
+from .worker import Worker
 
 T = TypeVar("T")
 
@@ -49,6 +50,9 @@ class SqliteShared:
         self._clock = clock
         self._worker = Worker("devsynth-shared")
         self._database = Database(self.file, self._prepare)
+        self._access = Access(
+            self._worker, self._database, lambda error: SharedUnavailable(f"{self.file} can not be used: {error}")
+        )
         self._swept = dict.fromkeys(_OVER, "")
 
     async def enter(self, quotas: Sequence[Quota], tokens: int, lease_s: float) -> Leave | Full:
@@ -60,46 +64,24 @@ class SqliteShared:
             return told
 
         try:
-            return await self._done(entered)
+            return await self._access.done(entered)
         except asyncio.CancelledError:  # it may have been let in, or be let in yet
-            self._later(lambda: self._left(quotas, told, 0) if isinstance(told, Leave) else None)
+            self._access.later(lambda: self._left(quotas, told, 0) if isinstance(told, Leave) else None)
             raise
 
     def left(self, quotas: Sequence[Quota], leave: Leave, tokens: int | None) -> None:
-        self._later(lambda: self._left(quotas, leave, tokens))
+        self._access.later(lambda: self._left(quotas, leave, tokens))
 
     async def unwell(self) -> Mapping[str, Unwell]:
-        return await self._done(self._unwell)
+        return await self._access.done(self._unwell)
 
     def found(self, server: str, for_s: float, reason: str) -> None:
-        self._later(lambda: self._found(server, for_s, reason))
+        self._access.later(lambda: self._found(server, for_s, reason))
 
     async def aclose(self) -> None:
         with suppress(RuntimeError):
             await self._worker.done(self._database.close)
         self._worker.close()
-
-    async def _done(self, work: Callable[[], T]) -> T:
-        try:
-            try:
-                return self._worker.at_once(lambda: self._database.quickly(work))
-            except Busy:
-                return await self._worker.done(lambda: self._database.patiently(work))
-        except (sqlite3.Error, OverflowError, RuntimeError) as error:  # at the end of the interpreter, the last
-            why = str(error)
-        raise SharedUnavailable(f"{self.file} can not be used: {why}")
-
-    def _later(self, work: Callable[[], None]) -> None:
-        def tried() -> None:
-            with suppress(sqlite3.Error, OverflowError):  # its lease ends, and so does what was said of a server
-                self._database.patiently(work)
-
-        try:
-            with suppress(sqlite3.Error, OverflowError):
-                self._worker.at_once(lambda: self._database.quickly(work))
-        except Busy:
-            with suppress(RuntimeError):
-                self._worker.put(tried)
 
     def _enter(self, quotas: Sequence[Quota], tokens: int, lease_s: float) -> Leave | Full:
         now = self._clock()
@@ -120,14 +102,14 @@ class SqliteShared:
                 )
         return leave
 
-    def _forget_the_old(self, database: sqlite3.Connection, gates: Sequence[str], now: float) -> None:
+    def _forget_the_old(self, database: sqlite3.Cursor, gates: Sequence[str], now: float) -> None:
         """At *gates*, and at as many others, each time the next ones: nobody looks through all there are, and those
         that nobody asks at any more come to an end, too."""
         for table, over in _OVER.items():
             for gate in (*gates, *self._others(database, table, len(gates))):
                 database.execute(over, {"gate": gate, "now": now})
 
-    def _others(self, database: sqlite3.Connection, table: str, number: int) -> Iterator[str]:
+    def _others(self, database: sqlite3.Cursor, table: str, number: int) -> Iterator[str]:
         for _ in range(number):
             (gate,) = database.execute(_NEXT[table], (self._swept[table],)).fetchone()
             self._swept[table] = gate or ""
@@ -135,7 +117,7 @@ class SqliteShared:
                 return
             yield gate
 
-    def _wait_s(self, database: sqlite3.Connection, quota: Quota, tokens: int, now: float) -> float:
+    def _wait_s(self, database: sqlite3.Cursor, quota: Quota, tokens: int, now: float) -> float:
         """How long until one more may pass *quota*; 0 if it may."""
         if quota.concurrent is not None:
             count = "SELECT count(*) FROM under_way WHERE gate = ?"
@@ -150,7 +132,7 @@ class SqliteShared:
         used = [(second, number) for second, _, number in rows]
         return max(_until_free(requests, quota.requests, 1, now), _until_free(used, quota.tokens, tokens, now))
 
-    def _forget_the_dead(self, database: sqlite3.Connection, gate: str) -> None:
+    def _forget_the_dead(self, database: sqlite3.Cursor, gate: str) -> None:
         held = database.execute("SELECT DISTINCT process FROM under_way WHERE gate = ?", (gate,)).fetchall()
         for (process,) in held:
             if process != identity() and gone(process):
