@@ -30,10 +30,10 @@ from .servers import MISSING, RedisServer, program
 Ask = Callable[..., Awaitable[str]]
 
 EXPORTER = InMemorySpanExporter()
+READER = InMemoryMetricReader(preferred_temporality=dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA))
+
 settings.register_profile("any machine", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("any machine")
-
-READER = InMemoryMetricReader(preferred_temporality=dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA))
 
 
 @pytest.fixture(scope="session", autouse=True)
