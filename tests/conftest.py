@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
+from hypothesis import settings
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
@@ -30,6 +31,9 @@ Ask = Callable[..., Awaitable[str]]
 
 EXPORTER = InMemorySpanExporter()
 READER = InMemoryMetricReader(preferred_temporality=dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA))
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sqlite3
 import subprocess
@@ -96,6 +97,16 @@ def test_that_a_file_is_opened_twice_in_a_process_takes_no_lock_from_the_first(t
     assert _seen_by_another(tmp_path / "f") == "1 2 3"
     first.close()
     second.close()
+
+
+def test_one_that_is_forgotten_is_closed(tmp_path: Path) -> None:
+    """Since Python 3.13 a connection complains that is not."""
+    database = Database(tmp_path / "f", _tables)
+    connection = database.opened()
+    del database
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        connection.execute("SELECT 1")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -634,6 +635,20 @@ class TestTheLayerAlone:
             assert (a.state, b.state) == ("opened closed", "opened closed")
 
         virtually(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks that begin eagerly came with Python 3.12")
+@streamed_or_not
+def test_a_second_that_has_answered_by_the_time_it_was_asked_is_heard_where_tasks_begin_eagerly(streamed: bool) -> None:
+    a, b = Slow("a", (90.0, "from a")), Slow("b", "from b")
+
+    async def main() -> None:
+        if sys.version_info >= (3, 12):
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        response = await router(a, b).complete(asked(streamed=streamed))
+        assert (response.text, now()) == ("from b", 1.0)
+
+    virtually(main)
 
 
 @pytest.mark.litellm

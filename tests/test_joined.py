@@ -361,7 +361,6 @@ class TestWhoIsJoined:
         assert all(right(answer, text) for text, answer in answers.items())
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
     def test_a_forked_child_waits_for_nobody_in_its_parent(self) -> None:
         home = Home(far=Embedder(takes_s=0), window_s=0.05)
 

@@ -596,7 +596,6 @@ class TestThreads:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
     def test_a_forked_child_begins_anew(self) -> None:
         held = limiter(RateLimits(concurrent=1, requests_per_minute=1))
         layer = Limited(Server(0.0), held)

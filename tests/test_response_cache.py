@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
@@ -11,6 +12,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -386,6 +389,23 @@ class TestWhatGoesWrong:
         for process in processes:
             process.join(90)
         assert [process.exitcode for process in processes] == [0, 0, 0]
+
+    def test_one_that_is_forgotten_lets_go_of_it(self, place: Path) -> None:
+        """Since Python 3.13 a connection that is left complains, which no test may."""
+        before = set(threading.enumerate())
+
+        async def work() -> sqlite3.Connection:
+            kept = cache(place)
+            await kept.set("", "k", 1)
+            assert isinstance(kept._reader, sqlite3.Connection)
+            return kept._reader
+
+        reader = asyncio.run(work())
+        gc.collect()
+        while set(threading.enumerate()) - before:
+            time.sleep(0.001)
+        with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+            reader.execute("SELECT 1")
 
     def test_a_forked_child_opens_it_for_itself(self, place: Path) -> None:
         async def work() -> ResponseCache:

@@ -317,7 +317,6 @@ class TestConnections:
         assert texts == ["w0 w1 w2"] * 24
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
     def test_a_forked_child_asks_on_connections_of_its_own(self, server: Loopback, lane: str) -> None:
         with SyncRouter(provider(server, lane)) as sync:
             assert sync.generate("parent") == "w0 w1 w2"

@@ -108,9 +108,7 @@ class Hedged(Wrapper):
 
     async def _race(self, first: _Asked, second: _Asked, request: Request) -> _Asked:
         """Whoever has content first; of two at the same moment, *first*."""
-        while True:
-            running = [each.task for each in (first, second) if not each.task.done()]
-            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        while True:  # the second may have ended already, where tasks begin eagerly (Python 3.12)
             for each in (first, second):
                 if each.task.done() and each.error is None:
                     return each
@@ -121,6 +119,8 @@ class Hedged(Wrapper):
                 return first
             if first.error is not None and second.error is not None:
                 raise _both(first, second)
+            running = [each.task for each in (first, second) if not each.task.done()]
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
 
     def _is_final(self, error: BaseException) -> bool:
         """Whether no other may be asked after *error* of the first."""

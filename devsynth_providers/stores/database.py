@@ -109,9 +109,16 @@ class Database:
         return Transaction(self.opened(), lost=self._forget)
 
     def close(self) -> None:
+        if self._pid != os.getpid():
+            self._leave_behind()
         connection, self._connection = self._connection, None
-        if connection is not None and self._pid == os.getpid():
+        if connection is not None:
             connection.close()
+
+    def __del__(self) -> None:
+        """Forgotten, it is closed: its connection would complain of being left (Python 3.13)."""
+        with suppress(Exception):  # at the end of the interpreter there may be nothing left to do it by
+            self.close()
 
     def _forget(self) -> None:
         self._connection = None

@@ -20,7 +20,7 @@ from .seal import Refused, Seal
 from .secret import secret_of
 from .strict_disk import DATABASE, StrictDisk, inspect, look, reader
 from .terms import LARGEST_BYTES, CacheStatistics, seconds
-from .worker import Busy, Worker
+from .worker import Busy, Worker, closed_with_thread
 
 T = TypeVar("T")
 
@@ -120,6 +120,11 @@ class ResponseCache:
             await self._worker.done(self._close)
         self._worker.close()
 
+    def __del__(self) -> None:
+        """Forgotten, it lets go of the database too, in part here, and in part where it was opened."""
+        if (opened := getattr(self, "_reader", None)) is not None and self._pid == os.getpid():
+            opened.close()
+
     @property
     def size_bytes(self) -> int:
         """What is on the disk."""
@@ -217,6 +222,7 @@ class ResponseCache:
             limits = {"size_limit": self._size_limit_bytes, "cull_limit": 50, "statistics": 0, "sqlite_mmap_size": 0}
             self._reader = None
             self._disk = diskcache.Cache(str(self.directory), timeout=LOCKED_S, disk=StrictDisk, **limits)
+            closed_with_thread(self._disk._con)
             self._reader = reader(self.directory)
             self._pid = os.getpid()
         return self._disk

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_here = threading.local()
+"""What the running thread has opened."""
 
 
 class Busy(Exception):
@@ -75,6 +80,21 @@ class Worker:
         finally:
             with self._lock:
                 self._waiting -= 1
+
+
+def closed_with_thread(opened: sqlite3.Connection) -> None:
+    """Close *opened*, which no other thread may do, when the running one ends: that of a worker that was forgotten
+    too. It would complain of being left (Python 3.13). One that the thread had opened before is closed now."""
+    _here.opened = _Closing(opened)
+
+
+class _Closing:
+    def __init__(self, opened: sqlite3.Connection) -> None:
+        self._opened = opened
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.Error):  # in a forked child: it is another thread that drops it there
+            self._opened.close()
 
 
 def certain(done: Future[T]) -> Future[T]:
