@@ -97,6 +97,7 @@ def test_no_two_tenants_share_anything(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # half a minute of work, which a loaded machine takes its time for
 def test_of_a_million_pairs_of_tenant_and_request_no_two_share_anything() -> None:
     """Names and prompts are of pieces that a separator, a quotation or a kind of value could be taken for."""
     draw = random.Random(11)

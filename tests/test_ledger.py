@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -637,6 +637,24 @@ class TestPeriods:
                 assert end > now
                 assert period_of(per, end, self.BERLIN) != period_of(per, now, self.BERLIN)
         assert ends_at("total", datetime.now(UTC), UTC) is None
+
+    @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Havana", "Australia/Lord_Howe", "Africa/Cairo"])
+    def test_end_at_the_first_moment_that_has_another_name_also_when_clocks_change(self, zone: str) -> None:
+        there, day = ZoneInfo(zone), timedelta(days=1)
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        shifts = [
+            now
+            for now in (start + number * day for number in range(365))
+            if now.astimezone(there).utcoffset() != (now + day).astimezone(there).utcoffset()
+        ]
+        assert len(shifts) == 2
+        for now in (shift + timedelta(minutes=15 * number) for shift in shifts for number in range(96)):
+            for per in ("hour", "day", "week", "month"):
+                end, name = ends_at(per, now, there), period_of(per, now, there)
+                assert end is not None
+                end = end.astimezone(UTC)
+                before = end - timedelta(microseconds=1)
+                assert period_of(per, before, there) == name != period_of(per, end, there), (per, now, end)
 
     def test_the_hour_that_is_there_twice_is_two(self) -> None:
         hours = {period_of("hour", datetime(2026, 10, 25, hour, 30, tzinfo=UTC), self.BERLIN) for hour in (0, 1)}

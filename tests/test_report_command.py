@@ -67,7 +67,14 @@ class TestNumbers:
 
     @pytest.mark.parametrize(
         ("by", "keys"),
-        [("project", ["billing"]), ("rule", ["all"]), ("role", ["dev"]), ("task", ["review"]), ("day", [None])],
+        [
+            ("project", ["billing"]),
+            ("rule", ["all"]),
+            ("role", ["dev"]),
+            ("task", ["review"]),
+            ("tag", ["x"]),
+            ("day", [None]),
+        ],
     )
     def test_are_summed_up_by_what_is_asked_for(self, cli: Run, file: Path, by: str, keys: list[str | None]) -> None:
         filled(file)
@@ -75,6 +82,18 @@ class TestNumbers:
         groups = report(cli, file, "--by", by)["groups"]
         assert [each["key"] for each in groups][: len(keys)] == keys
         assert sum(each["calls"] for each in groups) == 5
+
+    def test_by_tag_an_attempt_is_of_each_of_its_tags_once(self, cli: Run, file: Path) -> None:
+        written(file, {"tags": ("a", "b", "a")}, {"tags": ("b",), "latency_s": 3.0}, {})
+        hit(file, Hit("p", "m"))
+        told = report(cli, file, "--by", "tag")
+        assert {each["key"]: (each["attempts"], each["cost_usd"], each["hits"]) for each in told["groups"]} == {
+            "a": (1, 0.00001, 0),
+            "b": (2, 0.00002, 0),
+            None: (1, 0.00001, 1),
+        }
+        assert {each["key"]: each["latency_p95_s"] for each in told["groups"]}["b"] == 3.0
+        assert (told["total"]["attempts"], told["total"]["hits"]) == (3, 1)
 
     def test_tell_apart_what_is_estimated_reserved_or_of_no_known_price(self, cli: Run, file: Path) -> None:
         written(
@@ -359,7 +378,7 @@ class TestPage:
     def test_what_others_have_written_is_text(self, cli: Run, file: Path) -> None:
         evil = "</title></svg><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&\x00\x1b\u202e"
         everywhere = dict.fromkeys(("project", "role", "task", "rule", "model"), evil)
-        written(file, *({**everywhere, "error": evil} for _ in range(30)))
+        written(file, *({**everywhere, "tags": (evil,), "error": evil} for _ in range(30)))
         for by in By:
             _, out, _ = cli("report", "--ledger", str(file), "--by", by, "--format", "html")
             page = Page(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal, NamedTuple, Protocol
 
 from ..types import CostBasis, Usage
@@ -119,8 +119,9 @@ def ends_at(per: Period, now: datetime, zone: tzinfo) -> datetime | None:
     there = now.astimezone(zone)
     if per == "total":
         return None
-    if per == "hour":
-        return there.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    if per == "hour":  # in UTC: clocks that go back have the next hour once more
+        gone = timedelta(minutes=there.minute, seconds=there.second, microseconds=there.microsecond)
+        return (now.astimezone(UTC) - gone + timedelta(hours=1)).astimezone(zone)
     day = there.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if per == "day":
         return day + timedelta(days=1)

@@ -16,16 +16,22 @@ from .places import default_ledger
 
 
 class By(StrEnum):
-    """What entries are summed up by. Days begin in UTC."""
+    """What entries are summed up by. Days begin in UTC. An entry with several tags is of the group of each."""
 
     project = "project"
     model = "model"
     rule = "rule"
     role = "role"
     task = "task"
+    tag = "tag"
     day = "day"
 
 
+_TAGGED = (
+    "(SELECT DISTINCT entries.*, each.value AS tag"
+    " FROM entries, json_each(CASE tags WHEN '[]' THEN '[null]' ELSE tags END) AS each)"
+)
+"""Each entry once for each of its tags, and once if it has none."""
 _GIVEN_UP = "error IS NOT NULL AND error IN ('cancelled', 'process_ended')"
 _FAILED = "error IS NOT NULL AND error NOT IN ('cancelled', 'process_ended')"
 _ANSWERED = "state != 'reserved' AND error IS NULL"
@@ -154,7 +160,7 @@ class LedgerReader:
         """Of each group in which attempts failed, the kind of error that was there most often."""
         condition, values = wanted.sql()
         rows = self._database.execute(
-            f"SELECT {_key(by)}, error FROM entries WHERE ({condition}) AND {_FAILED}"
+            f"SELECT {_key(by)}, error FROM {_rows(by)} WHERE ({condition}) AND {_FAILED}"
             " GROUP BY 1, 2 ORDER BY count(*), error",
             values,
         )
@@ -178,7 +184,8 @@ class LedgerReader:
     def _sums(self, by: By | None, wanted: Wanted) -> list[Group]:
         condition, values = wanted.sql()
         rows = self._database.execute(
-            f"SELECT {_key(by)} AS key, {', '.join(_SUMS.values())} FROM entries WHERE {condition} GROUP BY 1", values
+            f"SELECT {_key(by)} AS key, {', '.join(_SUMS.values())} FROM {_rows(by)} WHERE {condition} GROUP BY 1",
+            values,
         )
         found = {key: Group(key=key, **dict(zip(_SUMS, sums, strict=True))) for key, *sums in rows}
         for key, hits in self._hits(by, wanted):
@@ -188,9 +195,10 @@ class LedgerReader:
     def _hits(self, by: By | None, wanted: Wanted) -> list[tuple[str | None, int]]:
         if not wanted.of_hits:
             return []
+        key = _key(None if by is By.tag else by)  # of hits no tags are kept
         condition, values = wanted.sql()
         return self._database.execute(
-            f"SELECT {_key(by)} AS key, sum(hits) FROM hits WHERE {condition} GROUP BY 1", values
+            f"SELECT {key} AS key, sum(hits) FROM hits WHERE {condition} GROUP BY 1", values
         ).fetchall()
 
     def _timed(self, groups: list[Group], by: By | None, wanted: Wanted) -> list[Group]:
@@ -212,7 +220,7 @@ class LedgerReader:
             f" max(value) FILTER (WHERE at = (of * 95 + 99) / 100) FROM ("
             f" SELECT key, value, row_number() OVER (PARTITION BY key ORDER BY value) AS at,"
             f" count(*) OVER (PARTITION BY key) AS of FROM ("
-            f" SELECT {_key(by)} AS key, {what} AS value FROM entries"
+            f" SELECT {_key(by)} AS key, {what} AS value FROM {_rows(by)}"
             f" WHERE ({condition}) AND {_ANSWERED} AND {what} IS NOT NULL)) GROUP BY key",
             values,
         )
@@ -224,6 +232,11 @@ def _key(by: By | None) -> str:
     if by is None:
         return "NULL"
     return "strftime('%Y-%m-%d', at, 'unixepoch')" if by is By.day else by.value
+
+
+def _rows(by: By | None) -> str:
+    """Where entries stand that are summed up, in SQL."""
+    return _TAGGED if by is By.tag else "entries"
 
 
 @contextmanager
