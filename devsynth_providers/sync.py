@@ -27,7 +27,6 @@ _LOOK_S = 0.1
 _running: weakref.WeakSet[SyncRouter] = weakref.WeakSet()
 
 
-@atexit.register
 def _stop_all() -> None:
     """Before the interpreter ends: what a loop holds, connections for one, can only be let go of while it runs."""
     for each in list(_running):
@@ -242,6 +241,8 @@ class SyncRouter:
             self._forgotten = weakref.finalize(self, _end, loop, self._pid)
             self._forgotten.atexit = False
             _running.add(self)
+            atexit.unregister(_stop_all)
+            atexit.register(_stop_all)  # again, to be done first: whoever takes the spans of what is left ends after it
         return self._loop
 
     def __enter__(self) -> Self:

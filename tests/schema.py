@@ -130,7 +130,8 @@ def mistakes(span: ReadableSpan) -> Iterator[str]:
 
 
 def _facts(facts: Mapping[str, Any], known: Mapping[str, type]) -> Iterator[str]:
-    known = {**known, "gen_ai.request.top_k": int if dialect().latest else float}
+    newer = {"gen_ai.request.top_k": int, "gen_ai.request.reasoning.level": str}
+    known = {**known, **(newer if dialect().latest else {"gen_ai.request.top_k": float})}
     for name, value in facts.items():
         if name not in known:
             yield f"{name} is not in the schema"

@@ -15,6 +15,8 @@ from devsynth_providers import Settings
 from devsynth_providers.policy.file import parse_policy
 from devsynth_providers.providers.registry import registry
 
+from . import schema
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -92,3 +94,33 @@ def test_the_exit_codes_in_the_documentation_are_those_of_the_program() -> None:
     told = [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
     assert told == [int(code) for code in re.findall(r"^(\d+) ", app.__doc__ or "", re.MULTILINE)]
     assert {code for _, code in app.EXIT_CODES} | {0, 1, leaving.INTERRUPTED, leaving.NOBODY_READS} == set(told)
+
+
+TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+CONTENT = frozenset(("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"))
+
+
+def named(begins: str, ends: str) -> list[set[str]]:
+    """What the table between these names in its first column, each as all that it may stand for: ``.b`` after ``x.a.c``
+    is ``x.b`` or ``x.a.b``."""
+    found, steps = list[set[str]](), list[str]()
+    for row in re.findall(r"^\| (`.*?) \|", TELEMETRY.partition(begins)[2].partition(ends)[0], re.MULTILINE):
+        for name in re.findall(r"`([^`]+)`", row):
+            if name.startswith("."):
+                found.append({".".join(steps[:n]) + name for n in range(1, len(steps))})
+            else:
+                found.append({name})
+                steps = name.split(".")
+    return found
+
+
+def test_what_spans_say_is_what_the_page_says() -> None:
+    request, attempt = named("| on the request |", "`error.type` is"), named("| on an attempt |", "| on the request |")
+    known = schema.ATTEMPT.keys() | {"gen_ai.request.top_k"}
+    assert schema.REQUEST.keys() <= set[str]().union(*request)
+    assert known - CONTENT <= set[str]().union(*attempt, *request)
+    assert [each for each in request if not each & schema.REQUEST.keys()] == []
+    assert [each for each in attempt if not each & known] == []
+    assert [
+        each for each in schema.EVENTS if each not in TELEMETRY and f".{each.split('.')[-1]}" not in TELEMETRY
+    ] == []

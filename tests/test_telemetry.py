@@ -335,9 +335,11 @@ async def test_the_id_of_an_answer_and_how_it_was_sent_are_told(
 
 async def test_the_newer_dialect_says_error_where_a_finish_was_to_come(newer: None, spans: Spans) -> None:
     with pytest.raises(StreamInterrupted):
-        async for _ in router(ScriptedProvider(("a", ProviderUnavailable("cut")))).generate_stream("hi", top_k=40):
+        broken = router(ScriptedProvider(("a", ProviderUnavailable("cut"))))
+        async for _ in broken.generate_stream("hi", top_k=40, reasoning_effort="low"):
             pass
     attempt = spans()[1]
+    assert facts(attempt)["gen_ai.request.reasoning.level"] == "low"
     assert facts(attempt)["gen_ai.response.finish_reasons"] == ("error",)
     assert facts(attempt)["gen_ai.request.top_k"] == 40
     assert facts(attempt)["devsynth.stream.interrupted"] is True

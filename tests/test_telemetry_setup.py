@@ -253,6 +253,27 @@ def test_without_set_up_no_sdk_is_loaded() -> None:
     assert told(NOT_SET_UP).texts == ANSWERS
 
 
+LEFT = """
+from devsynth_providers import SyncRouter
+telemetry.configure()
+ask()
+router = Router(policy(model("m")), {"m": ScriptedProvider((0.0, "a", 3600.0, "b"))})
+pieces = SyncRouter(router).generate_stream("hi", project="left")
+next(pieces)
+"""
+
+
+def test_a_stream_without_a_loop_that_is_under_way_when_the_process_ends_is_told() -> None:
+    with HttpReceiver() as receiver:
+        said = told(LEFT, receiver)
+    (attempt,), request = receiver.named("chat m"), receiver.named("chat test")[-1]
+    assert attempt.parent_span_id == request.span_id
+    assert attributes(request)["devsynth.project_id"] == "left"
+    assert attributes(attempt)["devsynth.stream.abandoned"] is attributes(request)["devsynth.stream.abandoned"] is True
+    assert sum(row.as_int for row in receiver.metrics["devsynth.attempts"].sum.data_points) == 6
+    assert said.stderr == ""
+
+
 LATEST = """
 telemetry.configure()
 ask()
