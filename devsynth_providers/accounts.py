@@ -18,8 +18,8 @@ from .stores.process import identity
 from .types import Attempt, ChatRequest, Model, Request, RunBudget
 
 REMAINING = "devsynth.budget.remaining_micros"
-WARNS = " (warns)"
-"""Stands behind the name of an account that only warns."""
+WARNS = "warns "
+"""Stands before the name of an account that only warns: what comes after a scope, anybody may be called."""
 NOT_SETTLED = "an attempt stays in the ledger as what it could have cost at most: %s"
 _log = logging.getLogger("devsynth_providers")
 
@@ -108,7 +108,7 @@ class Book:
             return False
         for spent in told.over:
             telemetry.event("budget.warned", **_facts(spent))
-            _log.warning("%s is over its budget: %s", spent.purse.account.removesuffix(WARNS), _figures(spent))
+            _log.warning("%s is over its budget: %s", spent.purse.account.removeprefix(WARNS), _figures(spent))
         if told.refused is not None:
             telemetry.event("budget.rejected", **_facts(told.refused))
             telemetry.mark(REMAINING, max(0, told.refused.purse.limit_micros - told.refused.spent_micros))
@@ -212,7 +212,7 @@ def _purse(budget: Budget, request: Request, policy: str, now: datetime) -> Purs
     if budget.zone != "UTC" and budget.per != "total":
         period = f"{period} {budget.zone}"
     warns = budget.when_spent == "warn"
-    return Purse(f"{budget.scope}:{whose or ''}{WARNS if warns else ''}", period, budget.limit_micros, not warns)
+    return Purse(f"{WARNS if warns else ''}{budget.scope}:{whose or ''}", period, budget.limit_micros, not warns)
 
 
 def _exceeded(spent: Spent, budget: Budget, now: datetime, worst: int, model: Model) -> BudgetExceeded:
@@ -244,7 +244,7 @@ def _figures(spent: Spent) -> str:
 def _facts(spent: Spent) -> dict[str, str | int]:
     purse = spent.purse
     return {
-        "account": purse.account.removesuffix(WARNS),
+        "account": purse.account.removeprefix(WARNS),
         "period": purse.period,
         "limit_usd_micros": purse.limit_micros,
         "spent_usd_micros": spent.spent_micros,

@@ -190,6 +190,14 @@ class TestOfPolicies:
             await mine.complete("hi", project="a")
         assert len(far.requests) == 3
 
+    @pytest.mark.parametrize("name", ["a (warns)", "warns a", "warns project:a"])
+    async def test_no_project_is_called_as_an_account_that_only_warns(self, ledger: SqliteLedger, name: str) -> None:
+        far = ScriptedProvider(*["ok"] * 9, model=model(price=PRICED), usage=Usage(2, 1000))
+        warns = Budget(scope="project", limit_usd=9 * WORST_USD, when_spent="warn")
+        mine = router(far, ledger=ledger, budgets=(warns, Budget(scope="project", limit_usd=1.5 * WORST_USD)))
+        assert (await mine.complete("hi", project="a")).text == "ok"
+        assert (await mine.complete("hi", project=name)).text == "ok"
+
     async def test_per_call_it_is_a_ceiling_for_each_request_and_needs_no_ledger(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -381,6 +381,53 @@ class TestWhatGoesWrong:
         )
         assert done.returncode == 0, done.stderr
 
+    @pytest.mark.skipif(os.name != "posix", reason="there it is not said by modes who may write")
+    def test_one_that_may_only_be_read_keeps_nothing_and_fails_nobody(self) -> None:
+        """As a user who is not root, whom no mode holds up."""
+        script = """
+            import asyncio, os, sys, tempfile
+            from devsynth_providers import ResponseCache
+
+            async def main(place, user):
+                kept = ResponseCache(60, directory=place, secret=b"s" * 32)
+                await kept.set("", "before", "here")
+                await kept.aclose()
+                for name in ("cache.db", "."):
+                    os.chown(f"{place}/{name}", user, -1)
+                    os.chmod(f"{place}/{name}", 0o400 if name != "." else 0o500)
+                os.setuid(user)
+                kept = ResponseCache(60, directory=place, secret=b"s" * 32)
+                await kept.set("", "after", "lost")
+                assert kept.statistics.dropped == 1, kept.statistics
+                assert await kept.get("", "before") in (None, "here")
+                assert await kept.get("", "after") is None
+                await kept.aclose()
+                assert os.listdir(place) == ["cache.db"], os.listdir(place)
+
+            with tempfile.TemporaryDirectory() as place:
+                child = os.fork()
+                if not child:
+                    asyncio.run(main(place, os.getuid() or 65534))
+                    os._exit(0)
+                failed = os.waitpid(child, 0)[1]
+                os.chmod(place, 0o700)
+            sys.exit(1 if failed else 0)
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    @pytest.mark.skipif(os.name != "posix", reason="there it is not known to whom it belongs")
+    def test_one_of_somebody_else_is_refused(self, tmp_path: Path) -> None:
+        other = Path("/")
+        if os.getuid() == 0:
+            other = tmp_path / "other"
+            other.mkdir(mode=0o700)
+            os.chown(other, 65534, -1)
+        with pytest.raises(ConfigurationError, match="belongs to another user"):
+            cache(other)
+
     def test_two_processes_share_a_directory(self, place: Path) -> None:
         context = multiprocessing.get_context("spawn")
         processes = [context.Process(target=_hammer, args=(str(place), number)) for number in range(3)]
