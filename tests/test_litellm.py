@@ -279,6 +279,13 @@ class TestKeys:
 
     def test_whatever_looks_like_a_key_is_scrubbed(self) -> None:
         assert scrub("a sk-abcdefgh12345 b Bearer abcdefgh123 c AIzaSyA1234567890 d", []) == "a [key] b [key] c [key] d"
+        assert scrub("https://h/x?api_key=0123456789abcdef0&n=1", []) == "https://h/x?api_key=[key]&n=1"
+        assert scrub("""x-api-key: a-0123456789.abcdef {"token":"abcdef-0123456789"}""") == (
+            """x-api-key: [key] {"token":"[key]"}"""
+        )
+        assert scrub("sorted(them, key=operator.itemgetter) token: 12") == (
+            "sorted(them, key=operator.itemgetter) token: 12"
+        )
         assert scrub("my-own-secret is my-own-secret", ["my-own-secret"]) == "[key] is [key]"
         assert len(scrub("x" * 9999)) < 500
 
