@@ -54,6 +54,7 @@ class Reply:
         self._reader: asyncio.Task[Any] | None = None  # the task that waits for the next piece
         self._let_go: asyncio.Future[None] | None = None  # somebody else has closed it, and waits for the reader
         self._next: Chunk | None = None
+        self._untaken: Chunk | None = None
         self._seen: list[Chunk] = []
         self._on_finish: list[OnFinish] = []
         self._entered = False
@@ -206,7 +207,18 @@ class Reply:
     @property
     def reported_usage(self) -> Usage | None:
         """The usage that the provider sent last."""
-        return next((chunk.usage for chunk in reversed(self._seen) if chunk.usage), None)
+        return next((chunk.usage for chunk in reversed(self._come) if chunk.usage), None)
+
+    @property
+    def written(self) -> str:
+        """What the model wrote as far as it came, calls of tools too, and also what nobody has taken."""
+        text = "".join([chunk.text for chunk in self._come])
+        return text + "".join([part.arguments for chunk in self._come for part in chunk.tool_calls])
+
+    @property
+    def _come(self) -> Sequence[Chunk]:
+        """All that came: of an answer that was left, the first piece may have been waiting for whoever takes it."""
+        return self._seen if self._untaken is None else (*self._seen, self._untaken)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -285,7 +297,7 @@ class Reply:
                 raise
 
     async def _close(self) -> None:
-        self._next = None
+        self._leave_lying()
         if self._reader is not None and self._reader is not asyncio.current_task():
             self._let_go = self._loop.create_future()
             self._reader.cancel()  # from the inside: a generator at work can not be closed
@@ -294,6 +306,9 @@ class Reply:
         # nothing to close, and a loop that is ending would complain that they begin now.
         for chunks in (self._chunks, *reversed(self._inside))[self._unbegun :]:
             await chunks.aclose()
+
+    def _leave_lying(self) -> None:
+        self._next, self._untaken = None, self._next or self._untaken
 
     def _tell(self) -> Sequence[Awaitable[object]]:
         """Call all who want to hear of the end, also where one of them fails; returns what they still have to do."""
@@ -327,6 +342,7 @@ class Reply:
         if self._ended is not None:
             return
         self._ended = self._time()
+        self._leave_lying()
         still = self._tell()
         if self._loop is asyncio.get_running_loop():
             task = self._loop.create_task(self._closed_alone(still))

@@ -520,3 +520,20 @@ def _fifty(file: str) -> int:
         return sum(not isinstance(each, BaseException) for each in told)
 
     return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"scope": "run"}, "scope of a budget is one of project, role, task, process, policy, not 'run'"),
+        ({"per": "fortnight"}, "per of a budget is one of call, hour, day, week, month, total, not 'fortnight'"),
+        ({"when_spent": "stop"}, "when_spent of a budget is one of refuse, degrade, warn, not 'stop'"),
+        ({"when_unavailable": "wait"}, "when_unavailable of a budget is one of refuse, allow, not 'wait'"),
+        ({"limit_usd": float("nan")}, "limit_usd of a budget is a number above 0, not nan"),
+        ({"limit_usd": 0}, "limit_usd of a budget is a number above 0, not 0"),
+    ],
+)
+def test_a_budget_in_code_is_looked_at_when_it_is_made(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Budget(**{"scope": "project", "limit_usd": 1, **wrong})
+    assert str(caught.value) == told

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from typing_extensions import override
 from devsynth_providers import (
     AllProvidersFailed,
     AuthenticationError,
+    Budget,
     BudgetExceeded,
     ChatRequest,
     Chunk,
@@ -473,6 +475,35 @@ def test_money_that_is_not_there_is_missing_for_all() -> None:
     assert isinstance(first, BudgetExceeded)
     assert isinstance(second, BudgetExceeded)
     assert (len(first.attempts), second.attempts) == (1, ())
+
+
+def test_money_that_one_has_not_is_not_missing_for_those_who_need_none() -> None:
+    home = Home("for all others")
+
+    async def poor() -> Any:
+        with home.router.budget(calls=0):
+            return await home.ask(WHOLE)
+
+    async def both() -> Any:
+        return await asyncio.gather(poor(), home.ask(WHOLE))
+
+    refused, answered = run_virtually(both())
+    assert isinstance(refused, BudgetExceeded)
+    assert answered.text == "for all others"
+
+
+async def test_a_task_whose_budget_is_spent_is_not_asked_for_another(tmp_path: Path) -> None:
+    far = ScriptedProvider("first", (0.05, "the other's"), model=model("a", price=PRICED), usage=Usage(10, 20))
+    rules = replace(policy(far.model), budgets=(Budget(scope="task", limit_usd=0.001),))
+    async with Router(rules, {"a": far}, ledger=tmp_path / "ledger") as router:
+        await router.complete("before", task="spent", max_tokens=20)
+        refused, answered = await asyncio.gather(
+            router.complete("hi", task="spent", temperature=0, max_tokens=20),
+            router.complete("hi", task="other", temperature=0, max_tokens=20),
+            return_exceptions=True,
+        )
+    assert isinstance(refused, BudgetExceeded)
+    assert isinstance(answered, Response)
 
 
 def test_a_listener_that_is_dropped_leaves_and_the_last_one_ends_the_call() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -421,6 +422,10 @@ class TestMetered:
         assert [each.model for each in caught.value.attempts] == ["free"]
 
 
+PARTS = (Usage(5, 7, cached_input_tokens=10**9), Usage(5, 7, 3, 3), Usage(5, 7, reasoning_tokens=10**9))
+"""Usage of which a part is more than the whole."""
+
+
 class TestTraced:
     async def answered(self, *line: Any, **facts: Any) -> Response:
         usage = facts.pop("usage", Usage(10, 20))
@@ -435,19 +440,46 @@ class TestTraced:
 
     async def test_usage_that_was_not_reported_is_estimated_and_marked(self) -> None:
         response = await self.answered("word " * 40, usage=None)
-        assert response.usage == Usage(1, 38, estimated=True)
+        assert response.usage == Usage(1, 40, estimated=True)
         assert response.cost_basis == "estimated"
-        assert response.cost_usd == pytest.approx(0.00115)
+        assert response.cost_usd == pytest.approx(0.00121)
 
-    @pytest.mark.parametrize("wrong", [Usage(-5, 7), Usage(5, -7), Usage(5, 7, -1), Usage(10**9, 7), Usage(5, 10**9)])
+    @pytest.mark.parametrize(
+        "wrong", [Usage(-5, 7), Usage(5, -7), Usage(5, 7, -1), Usage(10**9, 7), Usage(5, 10**9), *PARTS]
+    )
     async def test_usage_that_can_not_be_true_is_estimated(self, wrong: Usage) -> None:
         response = await self.answered("word " * 40, usage=wrong)
-        assert response.usage == Usage(1, 38, estimated=True)
+        assert response.usage == Usage(1, 40, estimated=True)
+
+    @pytest.mark.parametrize(
+        ("line", "used"),
+        [
+            (Chunk("word " * 40, finish_reason="stop", usage=Usage(10, 20)), Usage(10, 20)),
+            ("word " * 40, Usage(1, 40, estimated=True)),
+        ],
+    )
+    @pytest.mark.parametrize("forgotten", [False, True])
+    async def test_what_came_is_billed_also_where_nobody_takes_it(
+        self, line: str | Chunk, used: Usage, forgotten: bool
+    ) -> None:
+        """A whole answer is one piece: it was waiting when the caller left, or another was quicker by a moment."""
+        request = ChatRequest.of("hi").begun()
+        reply = await Traced(ScriptedProvider(line, model=model(price=PRICED))).send(request)
+        if forgotten:
+            left = [reply]
+            del reply
+            with pytest.warns(ResourceWarning):
+                left.clear()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        else:
+            await reply.aclose()
+        assert [each.usage for each in request.call.tally.attempts] == [used]
 
     async def test_vectors_are_not_billed_as_if_they_were_written(self) -> None:
         far = ScriptedProvider("x", model=model(price=PRICED), usage=Usage(3, 10**9))
         response = await Traced(far).complete(EmbedRequest(texts=("a text",)))
-        assert response.usage == Usage(1, 0, estimated=True)
+        assert response.usage == Usage(2, 0, estimated=True)
 
     async def test_an_answer_left_early_is_billed_for_what_it_wrote(self) -> None:
         provider = Traced(ScriptedProvider(("word " * 100, "y"), model=model(price=PRICED)))
@@ -455,7 +487,7 @@ class TestTraced:
             async for _ in reply:
                 break
         (attempt,) = reply.response.attempts
-        assert attempt.usage == Usage(1, 96, estimated=True)
+        assert attempt.usage == Usage(1, 100, estimated=True)
         assert (attempt.error, attempt.finish_reason) == (None, None)
 
     async def test_a_failure_that_may_be_billed_is_counted_and_one_that_is_not_is_free(self) -> None:
@@ -535,3 +567,19 @@ async def test_embeddings_pass_through_every_layer() -> None:
     response = await FallbackProvider([layers]).complete(EmbedRequest(texts=("a", "bbb")))
     assert response.vectors == ((1.0, 1.0), (3.0, 1.0))
     assert len(response.attempts) == 1
+
+
+async def test_an_answer_after_a_failure_ends_at_once_when_it_is_forgotten() -> None:
+    """The error before it holds no frame that holds it: nobody has to wait for the garbage collector."""
+    failing, other = ScriptedProvider(RateLimitError("no"), model=model("a")), ScriptedProvider("x", model=model("b"))
+    ended: list[bool] = []
+    gc.disable()
+    try:
+        stacks = [Retrying(each, Retry(attempts=1)) for each in (failing, other)]
+        left = [(await FallbackProvider(stacks).send(ChatRequest.of("hi"))).on_finish(lambda *_: ended.append(True))]
+        with pytest.warns(ResourceWarning, match="forgotten"):
+            left.clear()
+        await asyncio.sleep(0)
+    finally:
+        gc.enable()
+    assert ended == [True]

@@ -239,13 +239,23 @@ class TestKeys:
         assert server.headers[0]["authorization"] == "Bearer own-key"
 
     @pytest.mark.parametrize(
-        "name", ["base_url", "api_base", "api_key", "timeout", "model", "n", "max_completion_tokens"]
+        "name",
+        [
+            *("base_url", "api_base", "api_key", "timeout", "model", "n", "best_of", "max_completion_tokens"),
+            *("num_predict", "max_output_tokens"),
+        ],
     )
     async def test_no_parameter_can_redirect_a_call_or_undo_a_limit(self, server: Loopback, name: str) -> None:
         for parameters in ({name: "x"}, {"extra_body": {name: "x"}}):
             options: dict[str, Any] = dict(parameters)
             with pytest.raises(InvalidRequest, match="is not a parameter of a request"):
                 await provider(server).generate("hi", **options)
+        assert server.requests == []
+
+    @pytest.mark.parametrize("name", ["max_tokens", "messages", "temperature", "tools", "max_new_tokens"])
+    async def test_nor_can_what_goes_into_the_body_as_it_is(self, server: Loopback, name: str) -> None:
+        with pytest.raises(InvalidRequest, match="is not a parameter of a request"):
+            await provider(server).generate("hi", extra_body={name: 100_000})
         assert server.requests == []
 
     async def test_parameters_that_litellm_would_obey_itself_only_reach_the_body(self, server: Loopback) -> None:

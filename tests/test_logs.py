@@ -108,3 +108,49 @@ logging.getLogger("devsynth_providers").error("a warning of ours")
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert (run.stdout, run.stderr) == ("", "")
+
+
+def test_a_message_that_its_arguments_do_not_fit_fails_nobody() -> None:
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.addFilter(telemetry.Scrubbed())
+    mine = logging.getLogger("somebody else's")
+    mine.addHandler(handler)
+    try:
+        mine.warning("%d items of " + KEY, "x")
+    finally:
+        mine.removeHandler(handler)
+    assert written.getvalue() == "%d items of [key]\n"
+
+
+@pytest.mark.parametrize("fails", ["on_start", "on_end", "should_sample"])
+def test_whoever_looks_on_and_fails_fails_no_call_and_is_told_of_once(fails: str) -> None:
+    code = f"""
+import asyncio, logging
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from devsynth_providers import RateLimitError, Router
+from devsynth_providers.testing import ScriptedProvider
+from tests.helpers import model, policy
+
+def fail(*_, **__):
+    raise RuntimeError("a fault of the application")
+
+class Processor(SpanProcessor): pass
+class Sampler(ParentBased): pass
+setattr(Sampler if "{fails}" == "should_sample" else Processor, "{fails}", fail)
+provider = TracerProvider(sampler=Sampler(ALWAYS_ON))
+provider.add_span_processor(Processor())
+trace.set_tracer_provider(provider)
+logging.basicConfig(format="%(message)s")
+
+async def main():
+    router = Router(policy(model("a")), {{"a": ScriptedProvider(RateLimitError("no"), "one", "two")}})
+    print(await router.generate("hi"), "".join([piece async for piece in router.generate_stream("hi")]))
+
+asyncio.run(main())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    told = "spans are lost: what this application has put into its tracer provider raises RuntimeError"
+    assert (run.stdout, run.stderr) == ("one two\n", f"{told}\n")

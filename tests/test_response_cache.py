@@ -262,6 +262,9 @@ class TestAgainstItsOwner:
         [
             "CREATE TRIGGER evil AFTER INSERT ON Cache BEGIN DELETE FROM Cache; END",
             "CREATE VIEW v AS SELECT * FROM Cache",
+            "DROP TRIGGER Settings_count_insert\n"
+            "CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache BEGIN DELETE FROM Cache; END",
+            "ALTER TABLE Cache RENAME TO Settings_size_insert\nCREATE VIEW Cache AS SELECT * FROM Settings_size_insert",
             "INSERT INTO Settings VALUES ('sqlite_temp_store_directory', 'x; y')",
             "INSERT INTO Settings VALUES ('disk_shell', 'x')",
             "UPDATE Settings SET value = '/etc' WHERE key = 'sqlite_journal_mode'",
@@ -271,7 +274,7 @@ class TestAgainstItsOwner:
         self, place: Path, statement: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         await filled(place)
-        execute(place, statement)
+        execute(place, *statement.split("\n"))
         kept = cache(place)
         assert await kept.get("tenant", "key") is None
         await kept.set("tenant", "key", "new")

@@ -149,3 +149,14 @@ async def test_texts_to_embed_are_not_shown(spans: Spans, capture: Callable[[str
     capture("span_and_event")
     await router("x").embed(PROMPT)
     assert all(PROMPT not in span.to_json() for span in spans())
+
+
+async def test_of_what_the_system_says_the_end_is_kept_too(spans: Spans, capture: Callable[[str], None]) -> None:
+    capture("span_only")
+    told = [{"role": "system", "content": f"part {number} " + "x" * content.LONGEST_PART} for number in range(30)]
+    await router(ANSWER).complete(messages=[*told, {"role": "user", "content": PROMPT}])
+    *_, attempt = spans()
+    written = str((attempt.attributes or {})[semconv.SYSTEM_INSTRUCTIONS])
+    assert len(written) < 2 * content.LONGEST
+    assert "part 29" in written
+    assert "part 0" not in written

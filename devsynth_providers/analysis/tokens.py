@@ -52,6 +52,10 @@ _PAIR_OF_SIGNS = -1.25
 """Two signs in a row are often one token."""
 _CHANGE = 0.45
 """From a letter to a digit or back, which is always another token."""
+_APART = 1.55
+"""A number after a space is at least two tokens, however short it is."""
+_WORDS = (b"sl", b"su", b"nl", b"nu")
+"""Where a word begins that is not the first: each is a token at least."""
 _LETTERS_A_WORD = 5.5
 _BEYOND = 0.5
 """For each letter more than words of that length have: words of other languages, or no words at all."""
@@ -99,11 +103,13 @@ def estimate_tokens(text: str) -> int:
     kinds = raw.translate(_CLASSES, b"" if text.isascii() else _CONTINUATIONS)
     lower, upper, digits = kinds.count(b"l"), kinds.count(b"u"), kinds.count(b"d")
     spaces, breaks, signs = kinds.count(b"s"), kinds.count(b"n"), kinds.count(b"p")
-    tokens = _RATES["l"] * lower + _RATES["u"] * upper + _RATES["n"] * breaks + _RATES["p"] * signs
-    tokens += _PAIR_OF_SIGNS * kinds.count(b"pp")
-    tokens += _BEYOND * max(0.0, lower + upper - _LETTERS_A_WORD * (spaces + breaks + signs + 1))
+    letters = _RATES["l"] * lower + _RATES["u"] * upper
+    letters += _BEYOND * max(0.0, lower + upper - _LETTERS_A_WORD * (spaces + breaks + signs + 1))
+    tokens = max(letters, sum(map(kinds.count, _WORDS)) + 1.0) if letters else 0.0
+    tokens += _RATES["n"] * breaks + _RATES["p"] * signs + _PAIR_OF_SIGNS * kinds.count(b"pp")
     if digits:
         tokens += _RATES["d"] * digits + _CHANGE * (kinds.count(b"ld") + kinds.count(b"dl"))
+        tokens += _APART * kinds.count(b"sd")
     if lower + upper + digits + spaces + breaks + signs < len(kinds):
         tokens += _of_other_scripts(raw, kinds)
     return max(1, round(tokens))

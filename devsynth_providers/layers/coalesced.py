@@ -15,11 +15,11 @@ from .wrapper import Wrapper
 class Coalesced(Wrapper):
     """Let a request listen to the call of an equal one that is under way; one that is like no other begins a call.
 
-    Equal is what has one fingerprint, under one decision and with the same limits; which requests take part, says the
-    rule of the *plan*. The call belongs to all who listen: it has the time that the policy gives, *total_s*, goes on
-    when who began it is cancelled, late or gone, and is ended when nobody listens any more. Each of its attempts,
-    and what it cost, is told by one of them: who began it, or, after an early leave, who has listened longest. The
-    answers of those who tell of none are ``shared``.
+    Equal is what has one fingerprint, under one decision, with the same limits, and paid from the same budgets; which
+    requests take part, says the rule of the *plan*. The call belongs to all who listen: it has the time that the policy
+    gives, *total_s*, goes on when who began it is cancelled, late or gone, and is ended when nobody listens any more.
+    Each of its attempts, and what it cost, is told by one of them: who began it, or, after an early leave, who has
+    listened longest. The answers of those who tell of none are ``shared``.
     """
 
     def __init__(
@@ -47,4 +47,5 @@ class Coalesced(Wrapper):
     def _key(self, request: Request) -> str | None:
         plan = self._plan
         models = (candidate.model for candidate in plan.candidates)
-        return fingerprint(Tenant.of(request), request, models, plan.policy, plan.rule, request.limits)
+        payers = request.task, [id(run) for run in request.call.runs]  # what one can not pay for, another may
+        return fingerprint(Tenant.of(request), request, models, plan.policy, plan.rule, request.limits, *payers)

@@ -79,6 +79,8 @@ class FallbackProvider(ProviderPort):
                 request = request.on(reason="fallback")
             else:
                 reply.degraded = reply.degraded or provider is not self.providers[0]
+                for each in errors:  # it would hold this frame, and that the answer: forgotten, it is to end at once
+                    each.__traceback__ = None
                 return reply
         if unpaid is not None:
             unpaid.attempts = request.call.tally.attempts  # those after it, too, that could be paid and failed

@@ -37,12 +37,13 @@ class Traced(Wrapper):
         if (number := tally.number()) != request.call.attempt:
             request = request.on(attempt=number)
         reserved = None if self._book is None else await self._reserved(self._book, request)
-        started = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time  # an answer may end when no loop runs any more
+        started = clock()
         with telemetry.attempt_span(request, self.model, show_content=self._show_content) as span:
             try:
                 reply = await self.inner.send(request)
             except BaseException as error:
-                failed = self._attempt(request, started, span, error)
+                failed = self._attempt(request, clock() - started, started, span, error)
                 tally.ended(failed)
                 if isinstance(error, ProviderError):
                     error.provider, error.model = self.model.provider, self.model.name
@@ -54,7 +55,7 @@ class Traced(Wrapper):
                 raise
 
         def finish(reply: Reply, error: BaseException | None) -> Awaitable[object] | None:
-            done = self._attempt(request, started, span, error, reply)
+            done = self._attempt(request, clock() - started, started, span, error, reply)
             reply.usage = done.usage
             tally.ended(done)
             reply.attempts = tally.attempts
@@ -76,6 +77,7 @@ class Traced(Wrapper):
     def _attempt(
         self,
         request: Request,
+        latency_s: float,
         started: float,
         span: telemetry.AttemptSpan,
         error: BaseException | None,
@@ -99,7 +101,7 @@ class Traced(Wrapper):
             reason=request.call.reason,
             provider=model.provider,
             model=model.name,
-            latency_s=asyncio.get_running_loop().time() - started,
+            latency_s=latency_s,
             wait_s=span.wait_s,
             first_token_s=None if reply is None or reply.begun is None else reply.begun - started,
             usage=usage,
@@ -113,10 +115,15 @@ class Traced(Wrapper):
 
 
 def _possible(usage: Usage, request: Request, model: Model) -> bool:
-    """Whether so many tokens can have been used: none less than zero, no more in than the window or the prompt
-    holds, and no more out than was asked for, each with room for what a provider counts otherwise."""
+    """Whether so many tokens can have been used: none less than zero, no part more than its whole, no more in than the
+    window or the prompt holds, and no more out than was asked for, each with room for what a provider counts
+    otherwise."""
     parts = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
     if min(usage.input_tokens, usage.output_tokens, *parts) < 0:
+        return False
+    if usage.cached_input_tokens + usage.cache_write_tokens > usage.input_tokens:
+        return False
+    if usage.reasoning_tokens > usage.output_tokens:
         return False
     asked = request.max_tokens if isinstance(request, ChatRequest) else 0
     if usage.output_tokens > 4 * asked + 10_000:
@@ -132,7 +139,7 @@ def _may_be_billed(error: BaseException | None) -> bool:
 
 def _estimate(request: Request, reply: Reply | None) -> Usage:
     """What an attempt used as far as can be told from here: all of the prompt, and what was written."""
-    written = "" if reply is None else reply.text + "".join(call.arguments for call in reply.tool_calls)
+    written = "" if reply is None else reply.written
     return Usage(estimate_tokens(request.text), estimate_tokens(written), estimated=True)
 
 

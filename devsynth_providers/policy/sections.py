@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from annotated_types import Gt, MinLen
 from typing_extensions import override
@@ -48,6 +49,19 @@ class RateLimits:
             raise ConfigurationError("limits: what is said per_project has no per_project of its own")
 
 
+Scope = Literal["project", "role", "task", "process", "policy"]
+Period = Literal["call", "hour", "day", "week", "month", "total"]
+WhenSpent = Literal["refuse", "degrade", "warn"]
+WhenUnavailable = Literal["refuse", "allow"]
+_CHOICES = {
+    "scope": get_args(Scope),
+    "per": get_args(Period),
+    "when_spent": get_args(WhenSpent),
+    "when_unavailable": get_args(WhenUnavailable),
+}
+"""Of a budget that is made in code: in a file they are looked at with all the others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What may be spent for each project, role or task, by each process, or by all who use the policy, in each span of
@@ -60,14 +74,19 @@ class Budget:
 
     __pydantic_config__: ClassVar = STRICT
 
-    scope: Literal["project", "role", "task", "process", "policy"]
+    scope: Scope
     limit_usd: Annotated[Usd, Gt(0)]
-    per: Literal["call", "hour", "day", "week", "month", "total"] = "day"
-    when_spent: Literal["refuse", "degrade", "warn"] = "refuse"
-    when_unavailable: Literal["refuse", "allow"] = "refuse"
+    per: Period = "day"
+    when_spent: WhenSpent = "refuse"
+    when_unavailable: WhenUnavailable = "refuse"
     zone: str = "UTC"
 
     def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if (given := getattr(self, name)) not in choices:
+                raise ConfigurationError(f"{name} of a budget is one of {', '.join(choices)}, not {given!r}")
+        if isinstance(self.limit_usd, bool) or not 0 < self.limit_usd < math.inf:
+            raise ConfigurationError(f"limit_usd of a budget is a number above 0, not {self.limit_usd!r}")
         zone_of(self.zone)
         if self.per == "call" and self.when_spent == "warn":
             raise ConfigurationError("per: call is a ceiling that holds before a call is made: it can not warn")

@@ -7,6 +7,7 @@ is bytes and nothing else, and whatever is not that is refused. Whether the byte
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,13 @@ _OBJECTS = frozenset(
         *("Settings_size_insert", "Settings_size_update", "Settings_size_delete"),
     )
 )
+
+
+_TRIGGER = re.compile(
+    r"CREATE TRIGGER \w+ AFTER (?:INSERT|UPDATE|DELETE) ON Cache FOR EACH ROW BEGIN UPDATE Settings"
+    r" SET value = value(?: [+-] (?:1|(?:NEW|OLD)\.size))+ WHERE key = \"(?:count|size)\"; END"
+)
+"""What a trigger of diskcache's does: it counts."""
 
 
 class StrictDisk(diskcache.Disk):  # type: ignore[misc]
@@ -79,16 +87,23 @@ def inspect(directory: Path) -> None:
     file = directory / DATABASE
     if not file.exists():
         return
+    if not file.is_file():  # to open a pipe would wait for whoever writes into it
+        raise Refused("the database is no file")
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
         database.execute("PRAGMA trusted_schema = OFF")
-        objects = database.execute("SELECT name, sql FROM sqlite_master").fetchall()
-        if strange := {name for name, _ in objects} - _OBJECTS:
+        objects = database.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+        known = {name for kind, name, sql in objects if kind != "view" and (kind != "trigger" or _counts(sql))}
+        if strange := {name for _, name, _ in objects} - (_OBJECTS & known):
             raise Refused(f"the database has {', '.join(sorted(map(str, strange)))[:100]}, which we did not make")
         if not objects:
             return  # another process is making it
         for key, value in database.execute("SELECT key, value FROM Settings"):
             if key not in _SETTINGS or not isinstance(value, int | str) or not str(value).replace("-", "").isalnum():
                 raise Refused("the database has settings that we did not make")
+
+
+def _counts(trigger: str) -> bool:
+    return _TRIGGER.fullmatch(" ".join(trigger.split())) is not None
 
 
 def reader(directory: Path) -> sqlite3.Connection:

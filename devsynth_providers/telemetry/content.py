@@ -66,7 +66,8 @@ class Shown:
 
 
 def _asked(messages: Sequence[Message]) -> dict[str, str]:
-    system = [part for message in messages if message.role == "system" for part in _parts(message)]
+    told = _last(message for message in messages if message.role == "system")
+    system = [part for message in told for part in _parts(message)]
     others = [
         {"role": message.role, "parts": _parts(message)} for message in _last(m for m in messages if m.role != "system")
     ]

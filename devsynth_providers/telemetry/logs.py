@@ -4,6 +4,7 @@ trace it belongs to, and without keys.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +40,10 @@ class Scrubbed(logging.Filter):
 
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        said = record.getMessage()
+        try:
+            said = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit fail nobody who logs without this filter
+            said, record.args = str(record.msg), None
         clean = without_keys(said, self._secrets)
         if clean != said:
             record.msg, record.args = clean, None
@@ -55,6 +59,12 @@ def quiet() -> None:
         _log.addHandler(logging.NullHandler())
         _log.addFilter(TraceIds())
         _log.addFilter(Scrubbed())
+
+
+@functools.cache
+def lost(kind: str) -> None:
+    """Say, once for each *kind* of error, that an application's own sampler or processor fails, and spans are lost."""
+    _log.warning("spans are lost: what this application has put into its tracer provider raises %s", kind)
 
 
 def wanted(error: BaseException | None) -> bool:

@@ -195,7 +195,7 @@ def request_span(request: Request, policy: str, version: str | None = None) -> R
     about = facts.of_request(request) | {semconv.POLICY: policy}
     if version is not None:
         about[semconv.POLICY_VERSION] = version
-    span = _tracer.start_span(f"{facts.operation(request)} {policy}", attributes=about)
+    span = _started(f"{facts.operation(request)} {policy}", about)
     return RequestSpan(span, request, policy, here)
 
 
@@ -210,7 +210,7 @@ def attempt_span(request: Request, model: Model, *, show_content: bool = False) 
     about = facts.of_attempt(request, model)
     if state := breaker_state():
         about[semconv.BREAKER_STATE] = state
-    span = _tracer.start_span(name, kind=kind, attributes=about)
+    span = _started(name, about, kind)
     racing(span)
     shown = None
     if show_content and span.is_recording() and (shown := content.wanted(request)) is not None:
@@ -222,10 +222,22 @@ def _streamed(request: Request) -> bool:
     return isinstance(request, ChatRequest) and request.stream
 
 
+def _started(name: str, about: facts.Facts, kind: SpanKind = SpanKind.INTERNAL) -> Span:
+    """A span that has begun; none, if what looks on fails: that is no reason to fail a call."""
+    try:
+        return _tracer.start_span(name, kind=kind, attributes=about)
+    except Exception as error:  # noqa: BLE001 - samplers and processors are the application's
+        logs.lost(type(error).__qualname__)
+        return trace.INVALID_SPAN
+
+
 def _end(span: Span, error: BaseException | None) -> None:
     if error is not None and facts.left(error):
         span.set_attribute(semconv.CANCELLED, True)
     elif error is not None:
         span.set_attribute(semconv.ERROR_TYPE, facts.kind(error))
         span.set_status(Status(StatusCode.ERROR, facts.described(error)))
-    span.end()
+    try:
+        span.end()
+    except Exception as failed:  # noqa: BLE001 - as above
+        logs.lost(type(failed).__qualname__)

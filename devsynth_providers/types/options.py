@@ -65,12 +65,24 @@ NOT_PARAMETERS = {
     "max_completion_tokens": "say max_tokens",
     "stop": "say stop_sequences",
     "n": "ask again for another answer",
+    "best_of": "ask again for another answer",
+    "messages": "give them as messages, or as a prompt",
+    "prompt": "give it as the prompt",
+    "tools": "give them as tools",
+    "functions": "give them as tools",
+    "temperature": "say temperature beside extra_body, not in it",
+    "max_tokens": "say max_tokens beside extra_body, not in it",
+    "max_output_tokens": "say max_tokens",
+    "max_new_tokens": "say max_tokens",
+    "num_predict": "say max_tokens",
+    "n_predict": "say max_tokens",
     "api_key": "give it to the provider, or name its variable in the policy (api_key_env)",
     "base_url": "give it to the provider, or to the model in the policy",
     "api_base": "give it to the provider, or to the model in the policy (base_url)",
     "timeout": "give it to the provider, or to the policy (timeouts)",
 }
-"""What would undo a decision made elsewhere, and where it is made."""
+"""What would undo a decision made elsewhere, and where it is made: budgets, caches and plans go by what a request says
+itself, and not by what stands in its parameters."""
 
 _LOOK_ALIKES = frozenset(("min_tokens", "stop_token_ids", "min_p", "typical_p", "top_a"))
 """Parameters of some servers whose names are close to options, and are meant."""
