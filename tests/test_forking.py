@@ -52,7 +52,7 @@ def ended(child):
 
 
 def run(code: str, *arguments: str) -> None:
-    command = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore::DeprecationWarning"]
+    command = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning"]
     done = subprocess.run(
         [*command, "-c", START + code, *arguments],
         cwd=Path(__file__).parents[1],

@@ -140,6 +140,7 @@ async def test_when_all_fail_every_attempt_is_in_the_error(ask: Ask) -> None:
     assert [a.number for a in caught.value.attempts] == [1, 2, 3, 4]
 
 
+@pytest.mark.loads_litellm
 async def test_providers_of_ones_own_are_tried_as_often_as_the_policy_says_and_no_more(server: Any) -> None:
     from .loopback import failure
 
