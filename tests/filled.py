@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from devsynth_providers import Budget, Model, ProviderUnavailable, RateLimitError, Router, Usage
-from devsynth_providers.stores.entries import Entry, Hit, Outcome, Purse
+from devsynth_providers.stores.entries import Entry, Hit, Ledger, Outcome, Purse
+from devsynth_providers.stores.redis_ledger import RedisLedger
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 from devsynth_providers.testing import ScriptedProvider
 
@@ -18,7 +20,7 @@ from .helpers import PRICED, model, policy
 USED = Usage(10, 20, cached_input_tokens=4)
 
 
-def filled(file: Path, calls: int = 4, project: str = "billing") -> int:
+def filled(file: Path | str, calls: int = 4, project: str = "billing") -> int:
     """Have a router ask, in *project*: every second call fails once at the first model, and is tried again there; a
     last one goes on to the other model. What the answers say that they cost, in millionths of a dollar."""
     slow, down = RateLimitError(f"slow {CANARY}"), [ProviderUnavailable("down")] * 3
@@ -43,13 +45,17 @@ def _priced(name: str) -> Model:
     return model(name, price=PRICED)
 
 
-def written(file: Path, *entries: dict[str, Any]) -> None:
+def _ledger(where: Path | str, clock: Callable[[], float]) -> Ledger:
+    return RedisLedger(where, clock=clock) if isinstance(where, str) else SqliteLedger(where, clock=clock)
+
+
+def written(file: Path | str, *entries: dict[str, Any]) -> None:
     """Write *entries* down one by one. Each may say ``at``, ``purses``, and what of ``Entry`` and ``Outcome`` is not as
     here; ``settled=False`` leaves it reserved."""
 
     async def write() -> None:
         now = [0.0]
-        ledger = SqliteLedger(file, clock=lambda: now[0])
+        ledger = _ledger(file, lambda: now[0])
         for number, given in enumerate(entries):
             facts = dict(given)
             now[0] = facts.pop("at", 1_800_000_000.0 + number)
@@ -68,11 +74,11 @@ def written(file: Path, *entries: dict[str, Any]) -> None:
     asyncio.run(write())
 
 
-def hit(file: Path, *hits: Hit, at: float = 1_800_000_000.0) -> None:
+def hit(file: Path | str, *hits: Hit, at: float = 1_800_000_000.0) -> None:
     """Write *hits* down, of one moment."""
 
     async def write() -> None:
-        ledger = SqliteLedger(file, clock=lambda: at)
+        ledger = _ledger(file, lambda: at)
         for each in hits:
             ledger.hit(each)
         await ledger.aclose()

@@ -9,6 +9,7 @@ import json
 import random
 import re
 import time
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from devsynth_providers.stores.entries import Entry, Hit, Outcome
 from devsynth_providers.stores.ledger_reader import By, Group, Quantiles, Wanted, read_ledger
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 
-from .command import CANARY, Run
+from .command import CANARY, Run, nobodys_url
 from .filled import filled, hit, written
+from .servers import PASSWORD, RedisServer
 from .test_cli import run as as_command
 
 NAMES = st.sampled_from([None, "a", "b", "<script>alert(1)</script>", "=1+1", "[red]\x1b[31m", "é"])
@@ -466,15 +468,71 @@ class TestWithoutALedger:
         written(own, {})
         assert report(cli, own)["total"] == json.loads(cli("report", "--json")[1])["total"]
 
-    def test_one_on_a_server_is_not_read_and_its_password_not_said(self, cli: Run) -> None:
-        for command in (["report"], ["ledger", "show"], ["ledger", "check"], ["ledger", "prune", "--before", "7d"]):
+    def test_one_on_a_server_is_neither_checked_nor_pruned_and_its_password_not_said(self, cli: Run) -> None:
+        for command in (["ledger", "check"], ["ledger", "prune", "--before", "7d"]):
             code, out, err = cli(*command, "--ledger", f"redis://:{CANARY}@localhost/0")
             assert (code, out) == (3, "")
-            assert "a ledger on a server (redis://…) can not be read here" in err
+            assert "a ledger on a server (redis://…) can only be reported, shown and exported" in err
+
+    def test_a_server_that_is_not_there_is_told_without_its_password(self, cli: Run) -> None:
+        port = nobodys_url().rpartition(":")[2].partition("/")[0]
+        for command in (["report"], ["ledger", "show"], ["ledger", "export"]):
+            code, out, err = cli(*command, "--ledger", f"redis://:{CANARY}@127.0.0.1:{port}/0")
+            assert (code, out) == (3, "")
+            assert "can not be used" in err
 
     def test_failing_json_is_json(self, cli: Run, tmp_path: Path) -> None:
         code, out, _ = cli("report", "--ledger", str(tmp_path / "no"), "--format", "json")
         assert (code, json.loads(out)["error"]) == (3, "configuration")
+
+
+class TestOnAServer:
+    """What is told of a ledger on a server is what is told of one in a file in which the same stands."""
+
+    @pytest.fixture
+    def url(self, redis_server: RedisServer) -> Iterator[str]:
+        place = redis_server.url().removesuffix("/0") + "/9"
+        yield place
+        with redis_server.client() as client:
+            client.select(9)
+            client.flushdb()
+
+    def test_sums_entries_and_hits_are_the_same(self, cli: Run, file: Path, url: str) -> None:
+        entries: list[dict[str, Any]] = [
+            {"cost_micros": 300, "project": "a", "tags": ("x", "y"), "usage": Usage(30, 40, 10, 5, 6)},
+            {"cost_micros": 0, "error": "rate_limited", "reason": "retry", "usage": Usage(estimated=True)},
+            {"worst_micros": 5000, "settled": False, "role": "é"},
+            {"cost_micros": None, "worst_micros": 0, "basis": "unknown", "first_token_s": 0.25, "task": "\x00'\""},
+        ]
+        entries += [{"model": f"m{number % 7}", "latency_s": number / 8} for number in range(1_200)]
+        for place in (file, url):
+            written(place, *entries)
+            hit(place, Hit("p", "m", "a", rule="all"), Hit("p", "m", "a", rule="all"), Hit("p", "m7"))
+        for command in (
+            *(["report", "--json", "--by", by] for by in By),
+            ["report", "--json", "--since", "2027-01-15T08:00:01Z"],
+            ["ledger", "show", "--json", "--limit", "2000"],
+            ["ledger", "export", "--format", "jsonl"],
+        ):
+            in_file, on_server = (cli(*command, "--ledger", str(place)) for place in (file, url))
+            assert on_server == in_file
+            assert in_file[0] == 0
+
+    def test_of_what_a_router_has_asked(self, cli: Run, url: str) -> None:
+        cost = filled(url, calls=4)
+        code, out, _ = cli("report", "--ledger", url, "--json")
+        total = json.loads(out)["total"]
+        assert (code, total["calls"], total["attempts"], total["cost_usd"]) == (0, 5, 10, cost / 1_000_000)
+        code, page, _ = cli("report", "--ledger", url, "--format", "html")
+        assert (code, PASSWORD in page) == (0, False)
+        assert f"<p>{url.replace(f':{PASSWORD}@', '')}" in page
+
+    def test_what_is_none_of_ours_is_told(self, cli: Run, redis_server: RedisServer, url: str) -> None:
+        with redis_server.client() as client:
+            client.select(9)
+            client.hset("{devsynth}:entry:x:1", mapping={"state": "settled", "call": "x"})
+        code, out, err = cli("report", "--ledger", url)
+        assert (code, out, "is no ledger of this version" in err) == (3, "", True)
 
 
 def test_no_prompt_answer_or_error_message_is_in_any_format(cli: Run, file: Path, tmp_path: Path) -> None:

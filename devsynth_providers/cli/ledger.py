@@ -16,7 +16,7 @@ import typer
 from ..stores.ledger_file import moment
 from ..stores.ledger_reader import COLUMNS, Wanted, read_ledger
 from ..stores.ledger_upkeep import Checked, Old, check, old, prune
-from ..stores.places import default_ledger
+from ..stores.places import ledger_place
 from .leaving import leaving_well
 from .moments import FORMS, between, moment_of
 from .output import written
@@ -109,7 +109,7 @@ def export_command(
     """
     with leaving_well():
         wanted = which.wanted()
-        with read_ledger(ledger) as reader, written(output, never=ledger or default_ledger()) as text:
+        with read_ledger(ledger) as reader, written(output, never=ledger_place(ledger)) as text:
             _WRITERS[form](reader.entries(wanted), text)
 
 
@@ -119,7 +119,7 @@ def check_command(ledger: LedgerOption = None, as_json: JsonOption = False) -> N
 
     Exit codes: 0 it is right, 2 wrong usage, 3 it is not, or it can not be read.
     """
-    file = ledger or default_ledger()
+    file = Path(ledger_place(ledger))
     with leaving_well(as_json=as_json):
         found = check(file)
         if as_json:
@@ -145,7 +145,7 @@ def prune_command(
 
     Exit codes: 0 done, or said what would be, 2 wrong usage, 3 there is no ledger, or it can not be written.
     """
-    file = ledger or default_ledger()
+    file = Path(ledger_place(ledger))
     with leaving_well(as_json=as_json):
         end = moment_of(before, "--before")
         assert end is not None

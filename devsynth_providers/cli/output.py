@@ -13,12 +13,12 @@ from ..errors import ConfigurationError, InvalidRequest
 
 
 @contextmanager
-def written(output: Path | None, *, never: Path) -> Iterator[TextIO]:
+def written(output: Path | None, *, never: Path | str) -> Iterator[TextIO]:
     """What to write to. Raises ``InvalidRequest`` if *output* is *never*, or a part of it, which is read from."""
     if output is None:
         yield sys.stdout
         return
-    if _is_of(Path(os.path.realpath(output)), never):
+    if isinstance(never, Path) and _is_of(Path(os.path.realpath(output)), never):
         what = "in the cache" if never.is_dir() else "the ledger"
         raise InvalidRequest(f"--output is {what} itself: name another file")
     try:

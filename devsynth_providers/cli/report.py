@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..stores.ledger_reader import By, Wanted
-from ..stores.places import default_ledger
+from ..stores.places import ledger_place
 from .leaving import leaving_well
 from .moments import FORMS, between
 from .output import written
@@ -28,7 +28,9 @@ class FormatName(StrEnum):
 
 _WRITTEN = {FormatName.table: as_table, FormatName.csv: as_csv, FormatName.json: as_json, FormatName.html: as_page}
 
-LedgerOption = Annotated[Path | None, typer.Option(help="The ledger's file; the user's own, if not given.")]
+LedgerOption = Annotated[
+    str | None, typer.Option(help="The ledger's file, or the URL of its server; the user's own file, if not given.")
+]
 SinceOption = Annotated[str | None, typer.Option(help=f"Only attempts that began then or later: {FORMS}.")]
 UntilOption = Annotated[str | None, typer.Option(help="Only attempts that began before: as for --since.")]
 
@@ -52,5 +54,5 @@ def report_command(
     with leaving_well(as_json=form == FormatName.json):
         begin, end = between(since, until)
         text = _WRITTEN[form](collect(ledger, by, Wanted(since=begin, until=end)))
-        with written(output, never=ledger or default_ledger()) as place:
+        with written(output, never=ledger_place(ledger)) as place:
             place.write(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 from ..stores.ledger_file import moment
@@ -57,7 +58,7 @@ def as_page(report: Report) -> str:
     span = " ".join(f"{word} {moment(at)}" for word, at in (("since", since), ("until", until)) if at is not None)
     title = f"What models cost, by {report.by}"
     parts = [
-        f"<h1>{_text(title)}</h1><p>{_text(report.file.name)}{f', {_text(span)}' if span else ''}</p>",
+        f"<h1>{_text(title)}</h1><p>{_text(_short(report.ledger))}{f', {_text(span)}' if span else ''}</p>",
         *(_body(report) if report.total.attempts or report.total.hits else ["<p>No attempt stands in it.</p>"]),
     ]
     return (
@@ -218,3 +219,8 @@ def _svg(drawn: Sequence[str], high: int) -> str:
 def _text(text: str) -> str:
     """*text* as text: nothing in it is markup, nor a character that no page may have."""
     return escape(printable(text))
+
+
+def _short(ledger: str) -> str:
+    """What it is called, of a file without where that is: pages are passed on."""
+    return ledger if "://" in ledger else Path(ledger).name

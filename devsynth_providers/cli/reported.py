@@ -12,7 +12,6 @@ from typing import Any
 
 from ..stores.ledger_file import moment
 from ..stores.ledger_reader import By, Group, LedgerReader, Wanted, read_ledger
-from ..stores.places import default_ledger
 from .suggestions import Suggestion, Sums, suggestions
 from .table import counted, dollars, drawn, for_sheets, number, printable, room, wrapped
 
@@ -27,7 +26,8 @@ _MONEY = ("cost", "estimated", "reserved", "retries")
 class Report:
     """What the entries that are *wanted* come to, for each group and in total."""
 
-    file: Path
+    ledger: str
+    """What it is called."""
     by: By
     wanted: Wanted
     total: Group
@@ -36,13 +36,13 @@ class Report:
     suggestions: list[Suggestion]
 
 
-def collect(file: Path | None, by: By, wanted: Wanted) -> Report:
-    """Read the ledger in *file*, or the user's own. Raises ``ConfigurationError`` if there is none."""
-    with read_ledger(file) as ledger:
+def collect(where: str | Path | None, by: By, wanted: Wanted) -> Report:
+    """Read the ledger that is there, or the user's own. Raises what ``read_ledger`` does."""
+    with read_ledger(where) as ledger:
         total, groups = ledger.total(wanted), ledger.groups(by, wanted)
         days = groups if by is By.day else ledger.groups(By.day, wanted, timed=False)
         return Report(
-            file=file or default_ledger(),
+            ledger=ledger.name,
             by=by,
             wanted=wanted,
             total=total,
@@ -98,7 +98,7 @@ def as_csv(report: Report) -> str:
 
 def as_table(report: Report) -> str:
     if not (report.total.attempts or report.total.hits):
-        return f"no attempt stands in {report.file}" + (" in that time" if report.wanted != Wanted() else "") + "\n"
+        return f"no attempt stands in {report.ledger}" + (" in that time" if report.wanted != Wanted() else "") + "\n"
     shown = report.groups[-SHOWN:] if report.by is By.day else report.groups[:SHOWN]
     rows = [_cells(each, named(each)) for each in shown] + [_cells(report.total, "total")]
     kept = [name for name in rows[0] if name in _ALWAYS or any(row[name].strip("-0.,$%") for row in rows)]

@@ -21,7 +21,7 @@ LOCKED_S = 5.0
 def opened(file: Path, mode: Literal["ro", "rw"]) -> Iterator[sqlite3.Connection]:
     """A connection to the ledger in *file*, which is there and of this version."""
     if server := re.match(r"(?:redis|valkey)s?:/", str(file)):
-        raise ConfigurationError(f"a ledger on a server ({server[0]}/…) can not be read here, only one in a file")
+        raise ConfigurationError(f"a ledger on a server ({server[0]}/…) can only be reported, shown and exported")
     if not file.exists():
         raise ConfigurationError(
             f"there is no ledger at {file}: a router writes one where its policy has budgets, or where it is made with "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .ledger_file import moment, opened
-from .places import default_ledger
+from .places import ledger_place
 
 
 class By(StrEnum):
@@ -141,10 +141,12 @@ class Group:
 
 
 class LedgerReader:
-    """What one ledger says, at the moment at which it was opened; others may go on writing to it."""
+    """What one ledger says, at the moment at which it was opened; others may go on writing to it. *name* is the file's,
+    or the server's, for people."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, name: str) -> None:
         self._database = database
+        self.name = name
 
     def groups(self, by: By, wanted: Wanted = Wanted(), *, timed: bool = True) -> list[Group]:
         """The dearest first; days in their order. Unless *timed*, without the times they took: that is quicker."""
@@ -240,9 +242,16 @@ def _rows(by: By | None) -> str:
 
 
 @contextmanager
-def read_ledger(file: Path | None = None) -> Iterator[LedgerReader]:
-    """Open *file* to look at it, or the user's own ledger. Raises ``ConfigurationError`` with what to do where there
-    is none that this version can read."""
-    with opened(file or default_ledger(), "ro") as database:
+def read_ledger(where: str | Path | None = None) -> Iterator[LedgerReader]:
+    """Open the ledger in a file, or at the URL of a server, to look at it; the user's own, if it is not said *where*.
+    Raises ``ConfigurationError`` with what to do where there is none that this version can read."""
+    place = ledger_place(where)
+    if isinstance(place, str):
+        from .redis_reader import copied  # noqa: PLC0415 - redis, only for those who have a server
+
+        with copied(place) as (database, name):
+            yield LedgerReader(database, name)
+        return
+    with opened(place, "ro") as database:
         database.execute("BEGIN")  # what is told is of one moment
-        yield LedgerReader(database)
+        yield LedgerReader(database, str(place))

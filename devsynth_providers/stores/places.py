@@ -26,6 +26,13 @@ def default_ledger() -> Path:
     return state_directory() / "ledger.sqlite3"
 
 
+def ledger_place(said: str | Path | None) -> Path | str:
+    """Where a ledger is: a file, the user's own if nothing is *said*, or the URL of a server."""
+    if isinstance(said, str) and "://" in said:
+        return said
+    return default_ledger() if said is None else Path(said)
+
+
 def default_cache() -> Path:
     """The directory of the cache of answers, if no other is named."""
     return cache_directory() / "answers"

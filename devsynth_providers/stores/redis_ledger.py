@@ -26,6 +26,7 @@ T = TypeVar("T")
 _Said = tuple[str, list[str], list[Any]]
 """A script, its keys and its arguments, which may be said twice."""
 
+PREFIX = "devsynth"
 LARGEST_MICROS = 2**53 - 1
 """What is more is not exact in Lua, and refused: some nine billion dollars."""
 DAY_S = 86_400.0
@@ -58,7 +59,7 @@ class RedisLedger:
         self,
         url: str,
         *,
-        prefix: str = "devsynth",
+        prefix: str = PREFIX,
         kept_s: float = 90 * DAY_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
