@@ -36,15 +36,15 @@ def _given(columns: str) -> str:
     return ", ".join("nullif(?, x'')" if name in _MAY_BE_NOTHING else "?" for name in columns.split(", "))
 
 
-_TAKE = "UPDATE balances SET micros = micros + ?1 WHERE account = ?2 AND period = ?3 AND (micros + ?1 <= ?4 OR NOT ?5)"
-"""Takes ``?1`` out of a purse, if that has as much, or only warns; changes one row, or none."""
+_TAKE = "UPDATE balances SET micros = micros + ? WHERE account = ? AND period = ? AND (micros + ? <= ? OR NOT ?)"
+"""Takes so much out of a purse, if that has as much, or only warns; changes one row, or none."""
 _TAKE_FIRST = (
-    "INSERT INTO balances (account, period, micros) SELECT ?2, ?3, ?1 WHERE ?1 <= ?4 OR NOT ?5 ON CONFLICT DO NOTHING"
+    "INSERT INTO balances (micros, account, period) SELECT ?, ?, ? WHERE ? <= ? OR NOT ? ON CONFLICT DO NOTHING"
 )
 """The same, where nothing has been taken out of it before."""
 _RESERVE = (
     f"INSERT INTO under_way ({BEGUN}) SELECT {_given(BEGUN)} WHERE NOT EXISTS"
-    " (SELECT 1 FROM ended WHERE call = ?1 AND attempt = ?2)"
+    " (SELECT 1 FROM ended WHERE call = ? AND attempt = ?)"
 )
 _FIND = "SELECT reserved_micros, purses FROM under_way WHERE call = ? AND attempt = ?"
 _SETTLE = (
@@ -136,7 +136,8 @@ class SqliteLedger:
         now, over = self._clock(), list[Spent]()
         with self._database.writing() as database:
             for purse in purses:
-                what = (entry.worst_micros, *purse[:3], int(purse.binding))
+                worst = entry.worst_micros
+                what = (worst, purse.account, purse.period, worst, purse.limit_micros, int(purse.binding))
                 taken = database.execute(_TAKE, what).rowcount or database.execute(_TAKE_FIRST, what).rowcount
                 if taken and purse.binding:
                     continue  # within its limit
@@ -152,7 +153,7 @@ class SqliteLedger:
                     *(entry.call, entry.attempt, now, now + entry.lease_s, identity(), entry.worst_micros),
                     _paid_from(tuple(purses)),
                     *(entry.provider, entry.model, _or(entry.project), _or(entry.role), _or(entry.task)),
-                    *(entry.policy, entry.rule, _text(tuple(entry.tags)), entry.reason),
+                    *(entry.policy, entry.rule, _text(tuple(entry.tags)), entry.reason, entry.call, entry.attempt),
                 ),
             )
             if not written.rowcount:
@@ -209,9 +210,9 @@ class SqliteLedger:
 
     def _hits_of(self, database: sqlite3.Connection, project: str | None) -> tuple[int, int]:
         hits, calls = database.execute(
-            "SELECT (SELECT coalesce(sum(hits), 0) FROM hits WHERE project IS ?1),"
-            " (SELECT count(DISTINCT call) FROM entries WHERE project IS ?1)",
-            (project,),
+            "SELECT (SELECT coalesce(sum(hits), 0) FROM hits WHERE project IS ?),"
+            " (SELECT count(DISTINCT call) FROM entries WHERE project IS ?)",
+            (project, project),
         ).fetchone()
         return int(hits), int(calls)
 
