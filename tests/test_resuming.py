@@ -285,7 +285,7 @@ class TestWhoIsAsked:
             said, request = "the core and its ports " * 100, replace(STREAM, max_tokens=1000)
             needed = estimate_tokens(continued(request, said, 1, prefill=False).text)
             small, large = provider("b", context_window=1010), provider("c", REST, context_window=1010 + needed)
-            first = provider("a", ("the core and its ports " * 228, CUT))  # leaves a few tokens of the thousand
+            first = provider("a", ("the core and its ports " * 199, CUT))  # leaves a few tokens of the thousand
             _, response = await heard(router(first, small, large), request)
             assert response.continued_by == ("c",)
             just = provider("b", REST, context_window=1010)  # for the prompt and the answer; not for being told, too
