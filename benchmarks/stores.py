@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/stores.py [--rounds 7] [--redis redis://127.0.0.1:6379/0]
 
-All in one process, one after the other, in rounds that take turns. Beside the cache stand diskcache alone (no
+All in one process, one after the other, in rounds that take turns. Beside the ledger stands what SQLite itself takes
+for the same statements, without putting them from the log into the file; beside the cache diskcache alone (no
 signature, pickled values), and LiteLLM's disk and Redis caches over the same answer. Figures are medians over rounds,
 in wall and in CPU time of this process; ratios are taken within a round. Without ``--redis`` a server is started that
 writes down what it has every second, if there is one (on the path, or where ``scripts/test`` puts it).
@@ -15,6 +16,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import sqlite3
 import statistics
 import sys
 import tempfile
@@ -27,7 +29,9 @@ from urllib.parse import urlsplit
 import diskcache
 
 from devsynth_providers import Keep, Model, Policy, Price, ResponseCache, Router, Rule, SqliteLedger, Usage
+from devsynth_providers.stores import sqlite_ledger
 from devsynth_providers.stores.entries import Entry, Ledger, Outcome, Purse
+from devsynth_providers.stores.migrations import bring_up_to_date
 from devsynth_providers.stores.redis_ledger import RedisLedger
 from devsynth_providers.testing import ScriptedProvider
 
@@ -51,10 +55,41 @@ def pair(ledger: Ledger, prefix: str) -> Work:
     return work
 
 
+def statements(file: Path, prefix: str) -> Work:
+    """What SQLite takes for the same: the statements of such a pair, with nothing around them."""
+    database = sqlite3.connect(file, isolation_level=None)
+    for setting in ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0"):
+        database.execute(f"PRAGMA {setting}")
+    bring_up_to_date(database, file)
+    cursor, purses = database.cursor(), (("project:a", "2026-11-26"), ("policy:p", "2026-11"))
+    run, nothing = cursor.execute, bytearray()
+    began = (0.0, 60.0, "a process", 10, "[]", "p", "m", nothing, nothing, nothing, "", "", "[]", "primary")
+    ended = ("settled", 5, "computed", 10, 20, 0, 0, 0, 0, nothing, 0.0, nothing, nothing)
+
+    async def work(number: int) -> None:
+        name = (f"{prefix}{number}", 1)
+        run("BEGIN IMMEDIATE")
+        for purse in purses:
+            taken = (10, *purse, 10, 10**12, 1)
+            assert run(sqlite_ledger._TAKE, taken).rowcount or run(sqlite_ledger._TAKE_FIRST, taken).rowcount
+        run(sqlite_ledger._RESERVE, (*name, *began, *name))
+        run("COMMIT")
+        run("BEGIN IMMEDIATE")
+        run(sqlite_ledger._FIND, name).fetchone()
+        run(sqlite_ledger._SETTLE, (*ended, *name))
+        run(sqlite_ledger._END, name)
+        for purse in purses:
+            run(sqlite_ledger._ADD, (-5, *purse))
+        run("COMMIT")
+
+    return work
+
+
 async def ways(directory: Path, server: str | None) -> AsyncIterator[tuple[str, Work]]:
     """Everything that is measured, each filled with what it is asked for."""
     prefix = f"{os.getpid()}-{time.time()}-"
     yield PAIR, pair(SqliteLedger(directory / "ledger.db"), prefix)
+    yield "sqlite3 alone, the same statements", statements(directory / "alone.db", prefix)
     if server is not None:
         yield "ledger: reserve and settle, Redis", pair(RedisLedger(server, prefix="bench"), prefix)
 
@@ -81,6 +116,7 @@ async def ways(directory: Path, server: str | None) -> AsyncIterator[tuple[str, 
     disk = DiskCache(disk_cache_dir=str(directory / "litellm"))
     await disk.async_set_cache("key", ANSWER)
     yield "LiteLLM's disk cache, get", lambda _: disk.async_get_cache("key")
+    yield "LiteLLM's disk cache, set", lambda number: disk.async_set_cache(f"key{number}", ANSWER)
     if server is not None:
         from litellm.caching.redis_cache import RedisCache
 
@@ -88,6 +124,7 @@ async def ways(directory: Path, server: str | None) -> AsyncIterator[tuple[str, 
         remote = RedisCache(host=of.hostname, port=of.port, password=of.password)
         await remote.async_set_cache("key", ANSWER)
         yield "LiteLLM's Redis cache, get", lambda _: remote.async_get_cache("key")
+        yield "LiteLLM's Redis cache, set", lambda number: remote.async_set_cache(f"key{number}", ANSWER)
 
 
 async def measured(work: Work, first: int) -> tuple[float, float]:
