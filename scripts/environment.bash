@@ -19,6 +19,26 @@ find_python() {
   macOS 'brew install python', or set PYTHON to the one to use"
 }
 
+# The newest Python that pyproject.toml names and this machine has, if it is not that of .venv.
+another_python() {
+  local own each
+  own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  for each in python3.13 "$HOME"/.pyenv/versions/3.13.*/bin/python3.13 python3.12 "$HOME"/.pyenv/versions/3.12.*/bin/python3.12; do
+    if [ "${each##*python}" != "$own" ] && "$each" -c 'import venv' 2>/dev/null; then
+      printf '%s' "$each"
+      return
+    fi
+  done
+  return 1
+}
+
+# What the core is tested with on another Python: neither llama.cpp, nor what LiteLLM needs.
+core_on() { # PYTHON
+  "$1" -m venv --clear .venv/another && .venv/another/bin/python -m pip install --disable-pip-version-check \
+    --constraint scripts/constraints.txt pytest pytest-asyncio pytest-timeout hypothesis aiohttp pydantic annotated-types \
+    pyyaml diskcache python-dotenv opentelemetry-sdk tiktoken typing-extensions typer rich redis
+}
+
 # step TITLE COMMAND...: runs the command with its output in a log, and says every while how long it has been at it.
 step() {
   local title=$1 log=.venv/install.log started=$SECONDS pause=15

@@ -154,7 +154,7 @@ class When:
             and (not self.needs or all(_needed(need, facts) for need in self.needs))
             and (not self.modality or facts.modality in self.modality)
             and (self.time_of_day is None or self.time_of_day.holds(conditions.now))
-            and all(each.holds(facts, conditions) for each in self.all)
+            and (not self.all or all(each.holds(facts, conditions) for each in self.all))
             and (not self.any or any(each.holds(facts, conditions) for each in self.any))
             and (self.not_ is None or not self.not_.holds(facts, conditions))
         )

@@ -42,7 +42,7 @@ def fingerprint(tenant: Tenant, request: Request, models: Iterable[Model], *deci
     """
     kind: Any = type(request)
     try:
-        asked = [[name, _plain(getattr(request, name))] for name in _asked(kind)]
+        asked = _fields(_asked(kind), request)
         whole = [_VERSION, tenant, kind.__qualname__, asked, list(map(_who, models)), _plain(decided)]
         return sha256(_written(whole).encode("ascii")).hexdigest()
     except (TypeError, ValueError, RecursionError):
@@ -75,8 +75,9 @@ def _mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
     return {"": sorted(([json.dumps(_key(key)), _plain(each)] for key, each in value.items()), key=lambda it: it[0])}
 
 
+_SAME = frozenset((type(None), str, bool, int))
 _WRITERS: dict[type, Callable[[Any], Any]] = {
-    **dict.fromkeys((type(None), str, bool, int), _same),
+    **dict.fromkeys(_SAME, _same),
     **dict.fromkeys((list, tuple), _sequence),
     float: _number,
     dict: _mapping,
@@ -89,7 +90,8 @@ def _writer(value: Any) -> Callable[[Any], Any]:
     from those that all is made of."""
     kind = type(value)
     if is_dataclass(kind):
-        _WRITERS[kind] = functools.partial(_fields, f"{kind.__module__}.{kind.__qualname__}", _names(kind))
+        name, names = f"{kind.__module__}.{kind.__qualname__}", _names(kind)
+        _WRITERS[kind] = lambda value: {name: _fields(names, value)}
         return _WRITERS[kind]
     for simple in (str, int, float, list, tuple):
         if isinstance(value, simple):
@@ -99,8 +101,8 @@ def _writer(value: Any) -> Callable[[Any], Any]:
     raise TypeError(f"a {kind.__name__} can not be compared")
 
 
-def _fields(kind: str, names: tuple[str, ...], value: Any) -> dict[str, Any]:
-    return {kind: [[name, _plain(getattr(value, name))] for name in names]}
+def _fields(names: tuple[str, ...], value: Any) -> list[list[Any]]:
+    return [[name, each if type(each := getattr(value, name)) in _SAME else _plain(each)] for name in names]
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..errors import InvalidRequest
 from .model import Seconds, Share, Usd
 
+_NUMBERS = (int, float)
 LIMITS = ("max_cost_usd", "max_expected_cost_usd", "max_latency_s", "first_token_s", "min_quality")
 """The fields of ``Limits``, which rules have too."""
 
@@ -58,7 +59,7 @@ NO_LIMITS = Limits()
 
 def is_number(value: object) -> bool:
     """Whether *value* is one; a truth value is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, _NUMBERS) and type(value) is not bool
 
 
 def _least(one: float | None, other: float | None) -> float | None:

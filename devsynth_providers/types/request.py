@@ -21,6 +21,7 @@ from .tally import Tally
 Role = Literal["system", "user", "assistant", "tool"]
 AttemptReason = Literal["primary", "retry", "fallback", "hedge", "continuation"]
 
+_PLAIN = frozenset(("chat",))
 _ROLES = frozenset(("system", "user", "assistant", "tool"))
 
 
@@ -180,6 +181,8 @@ class ChatRequest(Request):
     @property
     @override
     def needs(self) -> frozenset[str]:
+        if not self.tools and not self.parameters:
+            return _PLAIN
         needs = {"chat"}
         if self.tools:
             needs.add("tools")
@@ -192,7 +195,7 @@ class ChatRequest(Request):
         """A request from what callers write: a prompt, or *messages*, and any of ``Options``."""
         given: dict[str, Any] = dict(options)
         history = given.pop("messages", None) or ()
-        if isinstance(history, str | Mapping):
+        if history and isinstance(history, str | Mapping):
             raise InvalidRequest("messages is a list of messages; a prompt is given as the prompt")
         messages = [Message.of(message) for message in history]
         if system_prompt := given.pop("system_prompt", None):
