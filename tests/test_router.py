@@ -434,6 +434,17 @@ print(next(s))
         assert run.stdout.strip() == "[stub:stub-llm]"
         assert run.returncode == (1 if "raise" in end else 0)
 
+    def test_one_that_is_asked_when_the_interpreter_ends_is_ended_too(self) -> None:
+        code = """
+import atexit, threading
+atexit.register(lambda: print(sum(each.name == "devsynth-providers" for each in threading.enumerate())))
+from devsynth_providers import Router, SyncRouter
+router = SyncRouter(Router.from_policy("ci"))
+atexit.register(lambda: print(router.generate("hi")))
+"""
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        assert run.stdout.split("\n") == ["[stub:stub-llm] hi", "0", ""], run.stderr
+
     def test_a_forked_child_has_a_thread_of_its_own(self) -> None:
         code = """
 import os
