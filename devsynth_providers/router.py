@@ -205,6 +205,7 @@ class Router(ProviderPort):
                     deployment.book.hit(request, reply.model)
                 return reply
             request = patience.again(request, failure)
+            del failure  # it holds this frame
 
     def _where_kept(self) -> ResponseCache | RedisCache:
         """The cache, opened when the first policy comes that has a rule for it."""

@@ -27,10 +27,16 @@ _LOOK_S = 0.1
 _running: weakref.WeakSet[SyncRouter] = weakref.WeakSet()
 
 
+@atexit.register  # for those that begin when the interpreter ends already: it does not hear of others any more
 def _stop_all() -> None:
     """Before the interpreter ends: what a loop holds, connections for one, can only be let go of while it runs."""
     for each in list(_running):
         each.stop(_AT_EXIT_S)
+
+
+def _stop_first() -> None:
+    """As ``_stop_all``, but before whoever was told of the end earlier: they take the spans of what is left."""
+    _stop_all()
 
 
 class SyncRouter:
@@ -241,8 +247,8 @@ class SyncRouter:
             self._forgotten = weakref.finalize(self, _end, loop, self._pid)
             self._forgotten.atexit = False
             _running.add(self)
-            atexit.unregister(_stop_all)
-            atexit.register(_stop_all)  # again, to be done first: whoever takes the spans of what is left ends after it
+            atexit.unregister(_stop_first)
+            atexit.register(_stop_first)
         return self._loop
 
     def __enter__(self) -> Self:

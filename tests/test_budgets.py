@@ -531,6 +531,7 @@ def _fifty(file: str) -> int:
         ({"when_unavailable": "wait"}, "when_unavailable of a budget is one of refuse, allow, not 'wait'"),
         ({"limit_usd": float("nan")}, "limit_usd of a budget is a number above 0, not nan"),
         ({"limit_usd": 0}, "limit_usd of a budget is a number above 0, not 0"),
+        ({"limit_usd": "5"}, "limit_usd of a budget is a number above 0, not '5'"),
     ],
 )
 def test_a_budget_in_code_is_looked_at_when_it_is_made(wrong: dict[str, Any], told: str) -> None:

@@ -261,6 +261,7 @@ class TestAgainstItsOwner:
         "statement",
         [
             "CREATE TRIGGER evil AFTER INSERT ON Cache BEGIN DELETE FROM Cache; END",
+            "CREATE TRIGGER Cache AFTER INSERT ON Cache BEGIN DELETE FROM Cache; END",
             "CREATE VIEW v AS SELECT * FROM Cache",
             "DROP TRIGGER Settings_count_insert\n"
             "CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache BEGIN DELETE FROM Cache; END",

@@ -18,6 +18,7 @@ from devsynth_providers import (
     AllProvidersFailed,
     AuthenticationError,
     ChatRequest,
+    CircuitOpen,
     ConfigurationError,
     ContentFiltered,
     Message,
@@ -57,6 +58,21 @@ def two(first: ScriptedProvider, second: ScriptedProvider, **options: Any) -> Ro
 
 async def test_the_first_model_of_the_plan_answers(ask: Ask) -> None:
     assert await ask(two(ScriptedProvider("from a"), ScriptedProvider("from b"))) == "from a"
+
+
+async def test_an_answer_after_everybody_was_left_alone_ends_at_once_when_it_is_forgotten() -> None:
+    """What was decided before it holds no frame that holds it: nobody has to wait for the garbage collector."""
+    router = two(*(ScriptedProvider(CircuitOpen("not now"), "x") for _ in "ab"))
+    ended: list[bool] = []
+    gc.disable()
+    try:
+        left = [(await router.send(ChatRequest.of("hi"))).on_finish(lambda *_: ended.append(True))]
+        with pytest.warns(ResourceWarning, match="forgotten"):
+            left.clear()
+        await asyncio.sleep(0)
+    finally:
+        gc.enable()
+    assert ended == [True]
 
 
 async def test_an_answer_is_degraded_while_a_model_that_would_be_asked_first_is_left_alone(ask: Ask) -> None:
@@ -433,6 +449,17 @@ print(next(s))
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
         assert run.stdout.strip() == "[stub:stub-llm]"
         assert run.returncode == (1 if "raise" in end else 0)
+
+    def test_one_that_is_asked_when_the_interpreter_ends_is_ended_too(self) -> None:
+        code = """
+import atexit, threading
+atexit.register(lambda: print(sum(each.name == "devsynth-providers" for each in threading.enumerate())))
+from devsynth_providers import Router, SyncRouter
+router = SyncRouter(Router.from_policy("ci"))
+atexit.register(lambda: print(router.generate("hi")))
+"""
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        assert run.stdout.split("\n") == ["[stub:stub-llm] hi", "0", ""], run.stderr
 
     def test_a_forked_child_has_a_thread_of_its_own(self) -> None:
         code = """

@@ -176,7 +176,7 @@ class Cached(Wrapper):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         if pause_s > PAUSE_S:
-            telemetry.event("cache.waited", model=self.model.name, wait_s=clock() - began)
+            telemetry.event("cache.waited", model=self._model.name, wait_s=clock() - began)
         return claim or Claim()
 
     async def _looked_up(self, scope: str, keys: Sequence[str | None]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from annotated_types import Gt, MinLen
 from typing_extensions import override
 
 from ..errors import ConfigurationError
-from ..types import STRICT, Limits, Price, Share, Usd
+from ..types import STRICT, Limits, Price, Share, Usd, is_number
 from .rules import Name, Names, Need, Number, no_text
 from .zones import zone_of
 
@@ -85,7 +85,7 @@ class Budget:
         for name, choices in _CHOICES.items():
             if (given := getattr(self, name)) not in choices:
                 raise ConfigurationError(f"{name} of a budget is one of {', '.join(choices)}, not {given!r}")
-        if isinstance(self.limit_usd, bool) or not 0 < self.limit_usd < math.inf:
+        if not (is_number(self.limit_usd) and 0 < self.limit_usd < math.inf):
             raise ConfigurationError(f"limit_usd of a budget is a number above 0, not {self.limit_usd!r}")
         zone_of(self.zone)
         if self.per == "call" and self.when_spent == "warn":

@@ -6,7 +6,7 @@ from .conduct import Conduct, Hedge, Keep, Quantile
 from .fingerprint import Tenant, fingerprint
 from .identity import Identity
 from .left_out import MAX_TOKENS, TEMPERATURE, left_out
-from .limits import LIMITS, NO_LIMITS, Limits
+from .limits import LIMITS, NO_LIMITS, Limits, is_number
 from .model import (
     FREE,
     STRICT,
@@ -94,6 +94,7 @@ __all__ = [
     "assemble",
     "changed",
     "fingerprint",
+    "is_number",
     "left_out",
     "micros",
     "new_id",

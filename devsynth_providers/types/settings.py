@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval
 
 from ..errors import ConfigurationError
+from .limits import is_number
 from .model import STRICT, PositiveSeconds, Seconds, Share
 
 
@@ -29,7 +30,7 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in ("connect_s", "first_token_s", "idle_s", "total_s"):
             value = getattr(self, name)
-            if not _is_number(value) or not 0 < value < math.inf:
+            if not is_number(value) or not 0 < value < math.inf:
                 raise ConfigurationError(f"{name} must be a number of seconds above 0, not {value!r}")
 
     @classmethod
@@ -37,7 +38,7 @@ class Timeouts:
         """*timeout* itself, or clocks that allow a whole answer, and each part of it, so many seconds."""
         if isinstance(timeout, Timeouts):
             return timeout
-        if not _is_number(timeout) or not 0 < timeout < math.inf:
+        if not is_number(timeout) or not 0 < timeout < math.inf:
             raise ConfigurationError(f"timeout must be a number of seconds above 0, or Timeouts, not {timeout!r}")
         return cls(first_token_s=timeout, idle_s=timeout, total_s=timeout)
 
@@ -63,7 +64,7 @@ class Retry:
             raise ConfigurationError(f"attempts counts the first one too: it must be 1 or more, not {self.attempts!r}")
         if not (0 <= self.initial_s < math.inf and 0 <= self.cap_s < math.inf):
             raise ConfigurationError("initial_s and cap_s must be numbers of seconds from 0 on")
-        if not _is_number(self.budget) or not 0 <= self.budget <= 1:
+        if not is_number(self.budget) or not 0 <= self.budget <= 1:
             raise ConfigurationError(f"budget is a share of the requests, from 0 to 1, not {self.budget!r}")
 
     @classmethod
@@ -107,7 +108,3 @@ class Network:
             raise ConfigurationError(f"proxy is a URL, not {type(self.proxy).__name__}")
         if self.proxy and not re.match(r"https?://[^/\s]", self.proxy):
             raise ConfigurationError("proxy is the URL of one: it starts with http:// or https:// and names a host")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
