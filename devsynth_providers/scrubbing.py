@@ -9,8 +9,11 @@ LONGEST_MESSAGE = 400
 _KEYS = re.compile(
     r"\b(?:sk|pk|gsk|xai|hf|key)[-_][A-Za-z0-9_\-]{8,}|AIza[A-Za-z0-9_\-]{10,}|(?i:bearer)\s+[A-Za-z0-9._\-]{8,}"
 )
-# In a query, a header or JSON: long, and with a digit in it, so that no sorted(them, key=by_their_name) loses its name.
-_NAMED = re.compile(r"""((?i:key|token)["']?\s?[=:]\s?["']?)(?=[A-Za-z._\-]*[0-9])[A-Za-z0-9._\-]{16,}""")
+# In a query, a header, a setting or JSON: called a key to somewhere, not to a table; long, and with a digit in it.
+_NAMED = re.compile(
+    r"""((?i:(?:api|access|secret|private|auth|client)[-_]?(?:key|token|secret)|\btoken|[?&]key)["']?\s?[=:]\s?["']?)"""
+    r"""(?=[A-Za-z._\-/+]*[0-9])[A-Za-z0-9._\-/+]{16,}=*"""
+)
 
 
 def without_keys(text: str, secrets: Sequence[str] = ()) -> str:

@@ -33,10 +33,12 @@ another_python() {
 }
 
 # What the core is tested with on another Python: neither llama.cpp, nor what LiteLLM needs.
+core_of() { printf '%s %s' "$1" "$(cksum <scripts/constraints.txt)"; } # PYTHON: what it is made of
 core_on() { # PYTHON
   "$1" -m venv --clear .venv/another && .venv/another/bin/python -m pip install --disable-pip-version-check \
     --constraint scripts/constraints.txt pytest pytest-asyncio pytest-timeout hypothesis aiohttp pydantic annotated-types \
-    pyyaml diskcache python-dotenv opentelemetry-sdk tiktoken typing-extensions typer rich redis
+    pyyaml diskcache python-dotenv opentelemetry-sdk tiktoken typing-extensions typer rich redis &&
+    core_of "$1" >.venv/another/made-of
 }
 
 # step TITLE COMMAND...: runs the command with its output in a log, and says every while how long it has been at it.

@@ -258,6 +258,13 @@ class TestKeys:
             await provider(server).generate("hi", extra_body={name: 100_000})
         assert server.requests == []
 
+    @pytest.mark.parametrize("body", [{"options": {"num_predict": 9}}, {"generationConfig": {"maxOutputTokens": 9}}])
+    async def test_nor_what_stands_deeper_there(self, server: Loopback, body: dict[str, Any]) -> None:
+        with pytest.raises(InvalidRequest, match="say max_tokens"):
+            await provider(server).generate("hi", extra_body=body)
+        await provider(server).generate("hi", extra_body={"metadata": {"model": "x", "prompt": "y"}})
+        assert len(server.requests) == 1
+
     async def test_parameters_that_litellm_would_obey_itself_only_reach_the_body(self, server: Loopback) -> None:
         with Loopback() as elsewhere:
             controls: dict[str, Any] = {
@@ -293,9 +300,15 @@ class TestKeys:
         assert scrub("""x-api-key: a-0123456789.abcdef {"token":"abcdef-0123456789"}""") == (
             """x-api-key: [key] {"token":"[key]"}"""
         )
-        assert scrub("sorted(them, key=operator.itemgetter) token: 12") == (
-            "sorted(them, key=operator.itemgetter) token: 12"
+        assert scrub("secret_access_key=wJalrXUtnFEMI/K7MDENG+bPx=, client_secret: 0123456789abcdef") == (
+            "secret_access_key=[key], client_secret: [key]"
         )
+        for harmless in (
+            "sorted(them, key=operator.itemgetter2_for_all) token: 12",
+            "primary_key: users-by-region-v2, cache_key='claude-3-5-sonnet-20241022', key: gpt-4o-mini-2024-07-18",
+            "monkey: 2024-01-01-some-thing",
+        ):
+            assert scrub(harmless) == harmless
         assert scrub("my-own-secret is my-own-secret", ["my-own-secret"]) == "[key] is [key]"
         assert len(scrub("x" * 9999)) < 500
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 import devsynth_providers as d
 from devsynth_providers import errors, exceptions
@@ -208,6 +209,11 @@ class Labelled(d.ChatRequest):
     label: str = "none"
     seen: list[str] = dataclasses.field(default_factory=list)
 
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "words", len(self.text.split()))
+
 
 @pytest.mark.parametrize(
     "request_",
@@ -223,6 +229,7 @@ def test_a_request_further_on_its_way_is_the_same_but_for_its_call(request_: d.R
     on = request_.on(id="one", reason="retry")
     assert on == dataclasses.replace(request_, call=dataclasses.replace(request_.call, id="one", reason="retry"))
     assert type(on) is type(request_)
+    assert getattr(on, "words", None) == getattr(request_, "words", None)
     assert on.call.tally is request_.call.tally
     assert request_ == before
     assert changed(on, project="q").project == "q"

@@ -12,13 +12,15 @@ T = TypeVar("T")
 
 
 def changed(value: T, **changes: Any) -> T:
-    """A copy of *value*, a dataclass, with *changes*. Nothing is checked: these are values that have been, in fields
-    that no check of another one looks at."""
+    """A copy of *value*, a dataclass, with *changes*. Nothing is checked, and no ``__post_init__`` called: these are
+    values that have been checked, in fields that no check of another one looks at."""
     kind: Any = type(value)
     read, write = _fields(kind)
     copy: T = object.__new__(kind)
     for put, each in zip(write.values(), read(value), strict=True):
         put(copy, each)
+    if hasattr(value, "__dict__"):  # what somebody's own kind of value knows beside its fields
+        copy.__dict__.update(value.__dict__)
     for name, each in changes.items():
         write[name](copy, each)
     return copy

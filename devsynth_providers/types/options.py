@@ -76,6 +76,8 @@ NOT_PARAMETERS = {
     "max_new_tokens": "say max_tokens",
     "num_predict": "say max_tokens",
     "n_predict": "say max_tokens",
+    "maxTokens": "say max_tokens",
+    "maxOutputTokens": "say max_tokens",
     "api_key": "give it to the provider, or name its variable in the policy (api_key_env)",
     "base_url": "give it to the provider, or to the model in the policy",
     "api_base": "give it to the provider, or to the model in the policy (base_url)",
@@ -83,6 +85,9 @@ NOT_PARAMETERS = {
 }
 """What would undo a decision made elsewhere, and where it is made: budgets, caches and plans go by what a request says
 itself, and not by what stands in its parameters."""
+
+LENGTHS = frozenset(("max_tokens", *(name for name, instead in NOT_PARAMETERS.items() if instead == "say max_tokens")))
+"""Those that say how long an answer may be: looked for deeper in a body, too."""
 
 _LOOK_ALIKES = frozenset(("min_tokens", "stop_token_ids", "min_p", "typical_p", "top_a"))
 """Parameters of some servers whose names are close to options, and are meant."""

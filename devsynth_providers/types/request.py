@@ -14,7 +14,7 @@ from ..errors import InvalidRequest
 from .changed import changed
 from .left_out import MAX_TOKENS, TEMPERATURE
 from .limits import LIMITS, NO_LIMITS, Limits, is_number
-from .options import NOT_PARAMETERS, Options, refuse_near_misses
+from .options import LENGTHS, NOT_PARAMETERS, Options, refuse_near_misses
 from .run_budget import RunBudget
 from .tally import Tally
 
@@ -265,8 +265,10 @@ def _check_parameters(given: Mapping[str, Any]) -> None:
     seed = given.get("seed")
     if seed is not None and type(seed) is not int:
         raise InvalidRequest(f"seed must be a whole number, not {seed!r}")
+    body = given.get("extra_body") or {}
+    inside = [each for each in body.values() if isinstance(each, Mapping)]  # options, generationConfig, …
     for name, instead in NOT_PARAMETERS.items():
-        if name in given or name in (given.get("extra_body") or {}):
+        if name in given or name in body or (name in LENGTHS and any(name in each for each in inside)):
             raise InvalidRequest(f"{name!r} is not a parameter of a request; {instead}")
     top_p = given.get("top_p")
     if top_p is not None and not (is_number(top_p) and 0 <= top_p <= 1):
