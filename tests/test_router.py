@@ -60,6 +60,9 @@ async def test_the_first_model_of_the_plan_answers(ask: Ask) -> None:
     assert await ask(two(ScriptedProvider("from a"), ScriptedProvider("from b"))) == "from a"
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="an error that a script keeps holds all frames around it since Python 3.12"
+)
 async def test_an_answer_after_everybody_was_left_alone_ends_at_once_when_it_is_forgotten() -> None:
     """What was decided before it holds no frame that holds it: nobody has to wait for the garbage collector."""
     router = two(*(ScriptedProvider(CircuitOpen("not now"), "x") for _ in "ab"))
