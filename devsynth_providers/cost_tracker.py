@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigurationError, InvalidRequest, LedgerUnavailable
 from .stores.entries import Entry, Outcome
-from .stores.places import default_ledger
+from .stores.places import default_ledger, on_server
 from .stores.sqlite_ledger import SqliteLedger
 from .types import Usage, new_id
 
@@ -28,8 +28,8 @@ class CostTracker:
     """
 
     def __init__(self, file: str | Path | None = None) -> None:
-        if "://" in str(file):
-            raise ConfigurationError(f"CostTracker writes into a file, and {urlsplit(str(file)).scheme}:// is a server")
+        if on_server(file):
+            raise ConfigurationError(f"CostTracker writes into a file, and {urlsplit(file).scheme}:// is a server")
         self._ledger = SqliteLedger(file or default_ledger())
 
     def record(

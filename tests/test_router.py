@@ -48,7 +48,7 @@ from devsynth_providers.testing import ScriptedProvider, run_virtually
 from devsynth_providers.types import Chunk
 
 from .conftest import Ask
-from .helpers import PRICED, model, policy
+from .helpers import PRICED, ends_when_forgotten, model, policy
 
 
 def two(first: ScriptedProvider, second: ScriptedProvider, **options: Any) -> Router:
@@ -66,16 +66,7 @@ async def test_the_first_model_of_the_plan_answers(ask: Ask) -> None:
 async def test_an_answer_after_everybody_was_left_alone_ends_at_once_when_it_is_forgotten() -> None:
     """What was decided before it holds no frame that holds it: nobody has to wait for the garbage collector."""
     router = two(*(ScriptedProvider(CircuitOpen("not now"), "x") for _ in "ab"))
-    ended: list[bool] = []
-    gc.disable()
-    try:
-        left = [(await router.send(ChatRequest.of("hi"))).on_finish(lambda *_: ended.append(True))]
-        with pytest.warns(ResourceWarning, match="forgotten"):
-            left.clear()
-        await asyncio.sleep(0)
-    finally:
-        gc.enable()
-    assert ended == [True]
+    assert await ends_when_forgotten(router.send(ChatRequest.of("hi")))
 
 
 async def test_an_answer_is_degraded_while_a_model_that_would_be_asked_first_is_left_alone(ask: Ask) -> None:

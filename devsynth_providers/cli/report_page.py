@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..stores.ledger_file import moment
 from ..stores.ledger_reader import By, Group
+from ..stores.places import on_server
 from .reported import Report, named, notes, percent, seconds
 from .table import dollars, number, printable
 
@@ -223,4 +224,4 @@ def _text(text: str) -> str:
 
 def _short(ledger: str) -> str:
     """What it is called, of a file without where that is: pages are passed on."""
-    return ledger if "://" in ledger else Path(ledger).name
+    return ledger if on_server(ledger) else Path(ledger).name

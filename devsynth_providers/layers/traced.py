@@ -115,15 +115,9 @@ class Traced(Wrapper):
 
 
 def _possible(usage: Usage, request: Request, model: Model) -> bool:
-    """Whether so many tokens can have been used: none less than zero, no part more than its whole, no more in than the
-    window or the prompt holds, and no more out than was asked for, each with room for what a provider counts
-    otherwise."""
-    parts = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
-    if min(usage.input_tokens, usage.output_tokens, *parts) < 0:
-        return False
-    if usage.cached_input_tokens + usage.cache_write_tokens > usage.input_tokens:
-        return False
-    if usage.reasoning_tokens > usage.output_tokens:
+    """Whether so many tokens can have been used: they add up, no more went in than the window or the prompt holds, and
+    no more came out than was asked for, each with room for what a provider counts otherwise."""
+    if not usage.adds_up:
         return False
     asked = request.max_tokens if isinstance(request, ChatRequest) else 0
     if usage.output_tokens > 4 * asked + 10_000:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .places import on_server
 from .redis_cache import RedisCache
 from .response_cache import ResponseCache
 
@@ -14,6 +15,6 @@ def cache_at(where: str | Path | None) -> ResponseCache | RedisCache:
     Raises ``ConfigurationError`` for a directory that is not ours, a URL of another kind, and where the package redis
     is needed and missing.
     """
-    if isinstance(where, str) and "://" in where:
+    if on_server(where):
         return RedisCache(where)  # which refuses what is none of its own
     return ResponseCache(directory=where)

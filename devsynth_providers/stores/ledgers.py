@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .entries import Ledger
+from .places import on_server
 from .redis_ledger import RedisLedger
 from .sqlite_ledger import SqliteLedger
 
@@ -14,6 +15,6 @@ def ledger_of(where: str | Path) -> Ledger:
 
     Raises ``ConfigurationError`` for a URL of another kind, and where the package redis is needed and missing.
     """
-    if isinstance(where, str) and "://" in where:
+    if on_server(where):
         return RedisLedger(where)  # which refuses what is none of its own
     return SqliteLedger(where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TypeGuard
 
 from ..errors import ConfigurationError
 
@@ -26,9 +27,14 @@ def default_ledger() -> Path:
     return state_directory() / "ledger.sqlite3"
 
 
+def on_server(where: object) -> TypeGuard[str]:
+    """Whether that is a URL, and no file or directory: of which server, says whoever opens it."""
+    return isinstance(where, str) and "://" in where
+
+
 def ledger_place(said: str | Path | None) -> Path | str:
     """Where a ledger is: a file, the user's own if nothing is *said*, or the URL of a server."""
-    if isinstance(said, str) and "://" in said:
+    if on_server(said):
         return said
     return default_ledger() if said is None else Path(said)
 

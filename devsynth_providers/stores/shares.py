@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .places import on_server
 from .redis_shared import RedisShared
 from .shared import Shared
 from .sqlite_shared import SqliteShared
@@ -14,6 +15,6 @@ def shared_at(where: str | Path) -> Shared:
 
     Raises ``ConfigurationError`` for a URL of another kind, and where the package redis is needed and missing.
     """
-    if isinstance(where, str) and "://" in where:
+    if on_server(where):
         return RedisShared(where)  # which refuses what is none of its own
     return SqliteShared(where)

@@ -47,7 +47,7 @@ class RequestSpan(Current):
         leave(self._here)
         error = raised[1]
         if error is not None:
-            self._end(None, error)
+            self.finish(None, error)
 
     def decided(self, plan: Plan) -> None:
         """Note what the policy chose, and why not the others."""
@@ -56,12 +56,8 @@ class RequestSpan(Current):
             self._told = {semconv.RULE: plan.rule, semconv.COMPLEXITY: float(plan.complexity)}
             self._span.add_event("policy.decide", facts.of_plan(plan))
 
-    def finish(self, reply: Reply, error: BaseException | None) -> None:
-        """End the span: the answer is whole, was left early, or broke off."""
-        self._end(reply, error)
-
-    def _end(self, reply: Reply | None, error: BaseException | None) -> None:
-        """End the span; without a *reply* the request was never answered."""
+    def finish(self, reply: Reply | None, error: BaseException | None) -> None:
+        """End the span: the answer is whole, was left early, broke off, or, without a *reply*, never came."""
         if self._span.is_recording():
             about = self._told | facts.totals(self._request.call.tally.attempts)
             self._span.set_attributes(about if reply is None else about | facts.of_answer(reply, error))

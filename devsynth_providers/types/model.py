@@ -42,6 +42,14 @@ class Usage:
     reasoning_tokens: int = 0
     estimated: bool = False
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether it can be true: nothing is less than none, and no part more than its whole."""
+        cached, written, reasoned = self.cached_input_tokens, self.cache_write_tokens, self.reasoning_tokens
+        return min(cached, written, reasoned) >= 0 and (
+            cached + written <= self.input_tokens and reasoned <= self.output_tokens
+        )
+
 
 class Rates(NamedTuple):
     """Picodollars for a token, as whole numbers: what a decision over many models reckons with."""

@@ -81,9 +81,7 @@ def checked(
         return None
     asked, answered, cached, written, reasoned = (count or 0 for count in counts)
     told = Usage(asked, answered, cached, written, reasoned)
-    likely = told.cached_input_tokens + told.cache_write_tokens <= told.input_tokens
-    likely = likely and told.reasoning_tokens <= told.output_tokens
-    return told if likely and told.input_tokens + told.output_tokens > 0 else None
+    return told if told.adds_up and told.input_tokens + told.output_tokens > 0 else None
 
 
 class Vectors:
