@@ -143,6 +143,7 @@ class Book:
             rule=call.rule,
             tags=request.tags,
             reason=call.reason,
+            complexity=call.complexity,
         )
 
 

@@ -194,7 +194,8 @@ class Router(ProviderPort):
             plan = await patience.plan()
             note.decided(plan)
             span.decided(plan)
-            request = changed(request, limits=plan.limits, call=changed(request.call, rule=plan.rule))
+            call = changed(request.call, rule=plan.rule, complexity=plan.complexity)
+            request = changed(request, limits=plan.limits, call=call)
             try:
                 reply = await chain(deployment, plan, self._measured, self._health).send(request)
             except DevSynthError as error:

@@ -35,7 +35,7 @@ NAMES = st.sampled_from([None, "a", "b", "<script>alert(1)</script>", "=1+1", "[
 SUMMED = (
     *("attempts", "answered", "failed", "given_up", "under_way", "retries", "fallbacks", "hedges", "unpriced"),
     *("input_tokens", "output_tokens", "cached_input_tokens"),
-    *("cost_micros", "estimated_micros", "reserved_micros", "retries_micros"),
+    *("cost_micros", "estimated_micros", "reserved_micros", "retries_micros", "simple_micros"),
 )
 
 
@@ -57,7 +57,7 @@ class TestNumbers:
         total = told["total"]
         assert (total["calls"], total["attempts"], total["answered"], total["failed"]) == (5, 10, 5, 5)
         assert (total["retries"], total["fallbacks"]) == (4, 1)
-        assert total["cost_usd"] == cost / 1_000_000
+        assert total["cost_usd"] == total["simple_usd"] == cost / 1_000_000
         assert (total["output_tokens"], total["cached_input_tokens"]) == (100, 20)
         assert {each["key"]: (each["calls"], each["attempts"]) for each in told["groups"]} == {
             "first": (5, 9),
@@ -149,6 +149,7 @@ class TestNumbers:
                     "basis": st.sampled_from(["free", "reported", "computed", "estimated", "unknown"]),
                     "usage": st.builds(Usage, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),
                     "error": st.sampled_from([None, "timeout", "cancelled", "process_ended"]),
+                    "complexity": st.none() | st.floats(0, 1),
                     "settled": st.booleans(),
                 }
             ),
@@ -178,6 +179,8 @@ class TestNumbers:
         settled = [each for each in inside if each["settled"]]
         paid = [each["worst_micros"] if each["cost_micros"] is None else each["cost_micros"] for each in settled]
         assert total.cost_micros == sum(paid) + 10 * (since is None)
+        simple = [each["complexity"] is not None and each["complexity"] < 0.3 for each in settled]
+        assert total.simple_micros == sum(cost for cost, counts in zip(paid, simple, strict=True) if counts)
 
 
 class TestHits:
@@ -205,7 +208,7 @@ class TestHits:
     def test_alone_are_something(self, cli: Run, file: Path) -> None:
         written(file)
         hit(file, Hit("p", "m"), Hit("p", "m"))
-        for form, wanted in (("table", "100.0%"), ("csv", ",2,1.0\n"), ("html", "2, 100.0%")):
+        for form, wanted in (("table", "100.0%"), ("csv", ",2,1.0,0.0\n"), ("html", "2, 100.0%")):
             for by in By:
                 code, out, _ = cli("report", "--ledger", str(file), "--format", form, "--by", by)
                 assert (code, wanted in out) == (0, True), out
@@ -419,6 +422,14 @@ class TestSuggestions:
         assert "* 71% of spend" in cli("report", "--ledger", str(file))[1]
         assert "71% of spend" in cli("report", "--ledger", str(file), "--format", "html")[1]
 
+    def test_say_which_rule_pays_much_for_simple_requests(self, cli: Run, file: Path) -> None:
+        for complexity, cost, count in ((0.29, 300, 28), (0.3, 400, 20), (None, 360, 10)):
+            told = {"complexity": complexity, "cost_micros": cost, "rule": "all", "call": f"{complexity}"}
+            written(file, *({**told, "attempt": number} for number in range(1, count + 1)))
+        (said,) = report(cli, file, "--by", "rule")["suggestions"]
+        assert (said["code"], said["about"]) == ("dear_for_simple", "all")
+        assert said["message"].startswith("42% of spend is on rule all with complexity under 0.3 ($0.0084)")
+
     def test_are_none_where_there_is_too_little(self) -> None:
         few = Group(key="m", attempts=19, calls=19, failed=19, fallbacks=19, cost_micros=5, estimated_micros=5)
         assert codes(sums(total=few, rules=[few, Group()], models=[few])) == []
@@ -429,6 +440,7 @@ class TestSuggestions:
         ("code", "less", "more"),
         [
             ("dear_rule", {"cost_micros": 399}, {"cost_micros": 400}),
+            ("dear_for_simple", {"simple_micros": 399}, {"simple_micros": 400}),
             ("failing_model", {"failed": 19, "answered": 81}, {"failed": 20, "answered": 80}),
             ("passed_on", {"fallbacks": 19}, {"fallbacks": 20}),
             ("unsure_cost", {"estimated_micros": 99}, {"estimated_micros": 100}),
@@ -444,7 +456,7 @@ class TestSuggestions:
         total = Group(attempts=200, calls=200, cost_micros=1000)
         for facts, expected in ((less, []), (more, [code])):
             group = Group(key="m", attempts=100, calls=100, **facts)
-            kind = "rules" if code in ("dear_rule", "passed_on") else "models"
+            kind = "rules" if code in ("dear_rule", "dear_for_simple", "passed_on") else "models"
             assert codes(sums(total=total, **{kind: [group, Group(key="other")]})) == expected
 
     def test_a_single_rule_is_no_news(self) -> None:
@@ -501,7 +513,8 @@ class TestOnAServer:
         entries: list[dict[str, Any]] = [
             {"cost_micros": 300, "project": "a", "tags": ("x", "y"), "usage": Usage(30, 40, 10, 5, 6)},
             {"cost_micros": 0, "error": "rate_limited", "reason": "retry", "usage": Usage(estimated=True)},
-            {"worst_micros": 5000, "settled": False, "role": "é"},
+            {"worst_micros": 5000, "settled": False, "role": "é", "complexity": 0.25},
+            {"complexity": 0.1, "rule": "simple"},
             {"cost_micros": None, "worst_micros": 0, "basis": "unknown", "first_token_s": 0.25, "task": "\x00'\""},
         ]
         entries += [{"model": f"m{number % 7}", "latency_s": number / 8} for number in range(1_200)]

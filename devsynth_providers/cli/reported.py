@@ -67,8 +67,9 @@ def as_dict(group: Group) -> dict[str, Any]:
         for name in ("latency", "first_token")
         for quantile, value in facts.pop(f"{name}_s").items()
     }
-    key, hits = facts.pop("key"), facts.pop("hits")
-    return {"key": key, **money, **facts, **times, "hits": hits, "hit_rate": group.hit_rate}
+    key, hits, simple_usd = facts.pop("key"), facts.pop("hits"), facts.pop("simple_micros") / 1_000_000
+    ends = {"hits": hits, "hit_rate": group.hit_rate, "simple_usd": simple_usd}
+    return {"key": key, **money, **facts, **times, **ends}
 
 
 def as_json(report: Report) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..stores.ledger_reader import Group
+from ..stores.ledger_reader import SIMPLE, Group
 from .table import dollars
 
 FEWEST = 20
@@ -64,6 +64,20 @@ def dear_rule(sums: Sums) -> Iterator[Suggestion]:
                 rule.key,
                 f"{share:.0%} of spend is on rule {_name(rule)} ({dollars(rule.cost_micros)} for {rule.calls} calls): "
                 "a cheaper model, or a cache, counts most there",
+            )
+
+
+def dear_for_simple(sums: Sums) -> Iterator[Suggestion]:
+    """Simple requests of one rule have ``SPEND_SHARE`` of the cost or more."""
+    for rule in sums.rules:
+        share = _share(rule.simple_micros, sums.total.cost_micros)
+        if share >= SPEND_SHARE and rule.attempts >= FEWEST:
+            yield Suggestion(
+                "dear_for_simple",
+                rule.key,
+                f"{share:.0%} of spend is on rule {_name(rule)} with complexity under {SIMPLE} "
+                f"({dollars(rule.simple_micros)}): a rule before it (when: {{complexity: {{below: {SIMPLE}}}}}) could "
+                "ask a cheaper model",
             )
 
 
@@ -135,7 +149,7 @@ def long_tail(sums: Sums) -> Iterator[Suggestion]:
 
 
 RULES: tuple[Callable[[Sums], Iterator[Suggestion]], ...] = (
-    *(dear_rule, unknown_price, failing_model, passed_on, unsure_cost, long_tail),
+    *(dear_rule, dear_for_simple, unknown_price, failing_model, passed_on, unsure_cost, long_tail),
 )
 
 

@@ -38,7 +38,8 @@ class Reserved(NamedTuple):
 
 class Entry(NamedTuple):
     """One attempt, before it is made. *call* and *attempt* name it: there is one entry for both. *worst_micros* is what
-    it may cost at most, and *lease_s* how long it may take."""
+    it may cost at most, and *lease_s* how long it may take. *complexity* is how difficult the request was judged to be,
+    from 0 to 1; ``None`` where nobody has judged."""
 
     call: str
     attempt: int
@@ -53,6 +54,7 @@ class Entry(NamedTuple):
     rule: str = ""
     tags: tuple[str, ...] = ()
     reason: str = "primary"
+    complexity: float | None = None
 
 
 class Outcome(NamedTuple):

@@ -27,6 +27,8 @@ class By(StrEnum):
     day = "day"
 
 
+SIMPLE = 0.3
+"""Below it a request is counted as a simple one: complexity is from 0 to 1."""
 _TAGGED = (
     "(SELECT DISTINCT entries.*, each.value AS tag"
     " FROM entries, json_each(CASE tags WHEN '[]' THEN '[null]' ELSE tags END) AS each)"
@@ -53,11 +55,21 @@ _SUMS = {
     "estimated_micros": f"sum((state = 'estimated') * {_COST})",
     "reserved_micros": "sum((state = 'reserved') * reserved_micros)",
     "retries_micros": f"sum((reason = 'retry') * {_COST})",
+    "simple_micros": f"sum(coalesce(complexity < {SIMPLE}, 0) * {_COST})",
     "unpriced": "sum(state != 'reserved' AND coalesce(basis = 'unknown', 0) AND reserved_micros = 0)",
 }
 COLUMNS = (
     *("at", "call", "attempt", "reason", "state", "provider", "model", "project", "role", "task", "policy", "rule"),
-    *("tags", "cost_micros", "reserved_micros", "basis", "input_tokens", "output_tokens", "cached_input_tokens"),
+    *(
+        "complexity",
+        "tags",
+        "cost_micros",
+        "reserved_micros",
+        "basis",
+        "input_tokens",
+        "output_tokens",
+        "cached_input_tokens",
+    ),
     *("cache_write_tokens", "reasoning_tokens", "usage_estimated", "error", "latency_s", "first_token_s"),
     "finish_reason",
 )
@@ -108,9 +120,10 @@ class Quantiles:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """What the entries of one group come to. *calls* are counted once in each group that they have an attempt in; money
-    is in millionths of a dollar. *estimated_micros* is a part of *cost_micros*, *reserved_micros* is not: it may be
-    needed for attempts under way. *given_up* are attempts that nobody waited for in the end. *unpriced* ones are not in
-    the cost, since no price is known for them. *hits* are requests that the cache has answered: none of the others."""
+    is in millionths of a dollar. *estimated_micros* is a part of *cost_micros*, as is *simple_micros*, what requests of
+    a complexity below ``SIMPLE`` have cost; *reserved_micros* is not: it may be needed for attempts under way.
+    *given_up* are attempts that nobody waited for in the end. *unpriced* ones are not in the cost, since no price is
+    known for them. *hits* are requests that the cache has answered: none of the others."""
 
     key: str | None = None
     attempts: int = 0
@@ -129,6 +142,7 @@ class Group:
     estimated_micros: int = 0
     reserved_micros: int = 0
     retries_micros: int = 0
+    simple_micros: int = 0
     unpriced: int = 0
     latency_s: Quantiles = field(default=Quantiles())
     first_token_s: Quantiles = field(default=Quantiles())

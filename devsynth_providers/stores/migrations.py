@@ -26,13 +26,15 @@ _BEGUN_COLUMNS = """
     tags TEXT NOT NULL,
     reason TEXT NOT NULL
 """
-BEGUN = ", ".join(line.split()[0] for line in _BEGUN_COLUMNS.strip().splitlines())
-"""What is known of an attempt before it is made. The second step is made of it, as of what follows: neither changes."""
+_BEGUN = ", ".join(line.split()[0] for line in _BEGUN_COLUMNS.strip().splitlines())
+"""The second step is made of it, as of what follows: neither changes."""
 OUTCOME = (
     "state, cost_micros, basis, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens,"
     " usage_estimated, error, latency_s, first_token_s, finish_reason"
 )
 """What came of it."""
+BEGUN = f"{_BEGUN}, complexity"
+"""What is known of an attempt before it is made, since the third step."""
 _NOTHING = ", ".join(
     f"CAST(NULL AS {kind})" for kind in ("INTEGER", "TEXT", *("INTEGER",) * 6, "TEXT", "REAL", "REAL", "TEXT")
 )
@@ -135,11 +137,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (at, call, attempt)  -- what is looked for is mostly of a span of time
         ) WITHOUT ROWID
         """,
-        f"INSERT INTO under_way ({BEGUN}) SELECT {BEGUN} FROM entries WHERE state = 'reserved'",
-        f"INSERT INTO ended ({BEGUN}, {OUTCOME}) SELECT {BEGUN}, {OUTCOME} FROM entries WHERE state != 'reserved'"
+        f"INSERT INTO under_way ({_BEGUN}) SELECT {_BEGUN} FROM entries WHERE state = 'reserved'",
+        f"INSERT INTO ended ({_BEGUN}, {OUTCOME}) SELECT {_BEGUN}, {OUTCOME} FROM entries WHERE state != 'reserved'"
         " ORDER BY at, call, attempt",
         "DROP TABLE entries",
         "CREATE UNIQUE INDEX ended_once ON ended (call, attempt)",
+        f"CREATE VIEW entries AS SELECT {_BEGUN}, {OUTCOME} FROM ended UNION ALL"
+        f" SELECT {_BEGUN}, CAST('reserved' AS TEXT), {_NOTHING} FROM under_way",
+    ),
+    (
+        "ALTER TABLE under_way ADD COLUMN complexity REAL",
+        "ALTER TABLE ended ADD COLUMN complexity REAL",
+        "DROP VIEW entries",
         f"CREATE VIEW entries AS SELECT {BEGUN}, {OUTCOME} FROM ended UNION ALL"
         f" SELECT {BEGUN}, CAST('reserved' AS TEXT), {_NOTHING} FROM under_way",
     ),

@@ -253,6 +253,7 @@ class RedisLedger:
             "rule": entry.rule,
             "tags": json.dumps(entry.tags),
             "reason": entry.reason,
+            "complexity": entry.complexity,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -28,7 +28,7 @@ _text, _values = functools.lru_cache(256)(json.dumps), functools.lru_cache(256)(
 
 _NOTHING = bytearray()
 """Bound in place of ``None``, for which ``sqlite3`` looks for an adapter each time, longer than writing it takes."""
-_MAY_BE_NOTHING = frozenset(("project", "role", "task", "error", "first_token_s", "finish_reason"))
+_MAY_BE_NOTHING = frozenset(("project", "role", "task", "complexity", "error", "first_token_s", "finish_reason"))
 
 
 def _given(columns: str) -> str:
@@ -153,7 +153,8 @@ class SqliteLedger:
                     *(entry.call, entry.attempt, now, now + entry.lease_s, identity(), entry.worst_micros),
                     _paid_from(tuple(purses)),
                     *(entry.provider, entry.model, _or(entry.project), _or(entry.role), _or(entry.task)),
-                    *(entry.policy, entry.rule, _text(tuple(entry.tags)), entry.reason, entry.call, entry.attempt),
+                    *(entry.policy, entry.rule, _text(tuple(entry.tags)), entry.reason, _or(entry.complexity)),
+                    *(entry.call, entry.attempt),
                 ),
             )
             if not written.rowcount:

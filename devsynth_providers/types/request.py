@@ -78,13 +78,14 @@ class Call:
     """How far a request has come: filled in by the layers, left alone by callers.
 
     *deadline* is a moment on the event loop's clock; *attempt* is the number of the one being made, and *reason*
-    why it is made; *tally* is what all of them come to. *rule* is who decided, and *runs* are the budgets of the code
-    that asks.
+    why it is made; *tally* is what all of them come to. *rule* is who decided, by a *complexity* of so much, and *runs*
+    are the budgets of the code that asks.
     """
 
     id: str = ""
     deadline: float | None = None
     rule: str = ""
+    complexity: float | None = None
     runs: tuple[RunBudget, ...] = ()
     attempt: int = 1
     reason: AttemptReason = "primary"
