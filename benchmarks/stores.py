@@ -63,7 +63,7 @@ def statements(file: Path, prefix: str) -> Work:
     bring_up_to_date(database, file)
     cursor, purses = database.cursor(), (("project:a", "2026-11-26"), ("policy:p", "2026-11"))
     run, nothing = cursor.execute, bytearray()
-    began = (0.0, 60.0, "a process", 10, "[]", "p", "m", nothing, nothing, nothing, "", "", "[]", "primary")
+    began = (0.0, 60.0, "a process", 10, "[]", "p", "m", nothing, nothing, nothing, "", "", "[]", "primary", nothing)
     ended = ("settled", 5, "computed", 10, 20, 0, 0, 0, 0, nothing, 0.0, nothing, nothing)
 
     async def work(number: int) -> None:

@@ -21,7 +21,10 @@ LOCKED_S = 5.0
 """How long to wait for other processes that write, each for less than a millisecond; then it is not written."""
 AGAIN_S = 0.005
 """How long to leave a file alone that others are about to open too."""
-CHECKPOINT = 1000
+PAGE_BYTES = 2048
+"""Of a new file. Whole pages are written, and a transaction changes a few rows of a few hundred bytes: in smaller ones
+the longest of those would have no room."""
+CHECKPOINT = 2000
 """After so many transactions what they wrote is put in its place in the file, for which the disk is waited for."""
 _BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
 _at_work_elsewhere: list[sqlite3.Connection] = []
@@ -142,6 +145,7 @@ class Database:
         connection = sqlite3.connect(self._file, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")  # a process that is killed loses nothing by it
             connection.execute("PRAGMA wal_autocheckpoint = 0")
