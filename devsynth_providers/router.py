@@ -240,8 +240,8 @@ class Router(ProviderPort):
 
     def _learn(self, request: Request) -> None:
         """How fast models are, from all attempts at *request*."""
-        streamed = isinstance(request, ChatRequest) and request.stream
-        self._measured.note(request.call.tally.attempts, streamed=streamed)
+        if attempts := request.call.tally.attempts:
+            self._measured.note(attempts, streamed=isinstance(request, ChatRequest) and request.stream)
 
     def plan(self, request: Request | str | None = None, **options: Unpack[Options]) -> Plan:
         """What ``send`` would do with this request, and why. Calls nothing; ``print`` it.

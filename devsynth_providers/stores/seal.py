@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import json
 from typing import Any
@@ -21,6 +22,7 @@ class Seal:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
+        self._tenant = functools.lru_cache(1024)(functools.partial(_tenant, secret))
 
     def row(self, scope: str, key: str) -> str:
         """What *key* of *scope* is called: both behind a hash."""
@@ -31,7 +33,7 @@ class Seal:
         """What the names of all that *scope* has begin with."""
         if not isinstance(scope, str):
             raise ConfigurationError(f"the scope of a cache is text, not {type(scope).__name__}")
-        return self._hash(f"scope {scope}".encode()).hex()[:32] + "/"
+        return self._tenant(scope)
 
     def closed(self, row: str, value: Any, until: float) -> bytes:
         """*value*, which must be JSON, as an entry to be kept at *row* *until* then, in seconds since 1970."""
@@ -49,11 +51,19 @@ class Seal:
         mac, signed = entry[:MAC_BYTES], entry[MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(row, signed)):
             raise Refused("an entry that we did not write, or not there")
-        until, value = json.loads(signed)
+        until, value = json.loads(signed.decode())
         return until, value
 
     def _mac(self, row: str, entry: bytes) -> bytes:
         return self._hash(row.encode() + b"\0" + entry)
 
     def _hash(self, what: bytes) -> bytes:
-        return hmac.digest(self._secret, what, "sha256")
+        return _hash(self._secret, what)
+
+
+def _tenant(secret: bytes, scope: str) -> str:
+    return _hash(secret, f"scope {scope}".encode()).hex()[:32] + "/"
+
+
+def _hash(secret: bytes, what: bytes) -> bytes:
+    return hmac.digest(secret, what, "sha256")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, Token
 from typing import Any, Self, TypeVar
@@ -84,18 +85,17 @@ def breaker_state() -> str:
 
 def event(name: str, **facts: Attribute | None) -> None:
     """Note something on the current span."""
-    teller()(name, **facts)
+    _tell(trace.get_current_span(), name, **facts)
 
 
 def teller() -> Callable[..., None]:
     """What notes things as ``event`` does, on the span that is current now, also when it no longer is."""
-    span = trace.get_current_span()
+    return functools.partial(_tell, trace.get_current_span())
 
-    def tell(name: str, **facts: Attribute | None) -> None:
-        if span.is_recording():
-            span.add_event(name, {key: value for key, value in facts.items() if value is not None})
 
-    return tell
+def _tell(span: Span, name: str, **facts: Attribute | None) -> None:
+    if span.is_recording():
+        span.add_event(name, {key: value for key, value in facts.items() if value is not None})
 
 
 def linker() -> Callable[[], None]:
