@@ -107,6 +107,21 @@ class TestOfCode:
                     await mine.complete("hi")
         assert (outer.calls, inner.calls) == (2, 1)
 
+    async def test_one_that_was_a_run_by_itself_is_inside_another_a_part_of_that(self) -> None:
+        mine = router(answering(), budgets=[WORST_USD])
+        with mine.budget() as part:
+            await mine.complete("hi")
+        with mine.budget() as whole, part:
+            await mine.complete("hi")
+            with pytest.raises(BudgetExceeded):
+                await mine.complete("hi")
+        assert (whole.calls, part.calls) == (1, 2)
+
+    async def test_all_that_it_may_cost_can_be_spent(self) -> None:
+        for usd, answered in ((0.030010, True), (0.030009, False)):  # a token at 10 USD a million, 1000 at 30
+            (told,) = await asyncio.gather(router(answering(), budgets=[usd]).complete("hi"), return_exceptions=True)
+            assert isinstance(told, BudgetExceeded) is not answered
+
     @pytest.mark.parametrize(("usd", "whose"), [(0.01, "the budget of this run"), (1.0, "run")])
     async def test_what_code_says_of_it_holds_beside_what_the_policy_does(self, usd: float, whose: str) -> None:
         mine = router(answering(), budgets=[0.5 * WORST_USD if usd == 1 else 1.0])
@@ -149,8 +164,9 @@ class TestOfCode:
                 mine.generate("hi")
 
     async def test_what_costs_nothing_is_asked_however_little_is_left(self) -> None:
-        mine = router(answering("free", price=FREE), budgets=[0.000001])
-        with mine.budget():
+        mine = router(answering("free", price=FREE), budgets=[0.01])
+        with mine.budget() as run:
+            run.count(10_001, 0)
             assert (await mine.complete("hi")).text == "ok"
 
     async def test_what_has_no_known_price_is_not_paid(self) -> None:
@@ -289,13 +305,18 @@ class TestWhenItIsSpent:
         assert caplog.text.count("run is over its budget: $0.0") == 2
         assert [each["account"] for each in events(spans(), "budget.warned")] == ["run", "run"]
 
-    @pytest.mark.parametrize("facts", [{"price": None}, {"price": FREE}])
-    async def test_it_warns_of_none_that_costs_nothing_and_refuses_none_of_no_known_price(
-        self, caplog: pytest.LogCaptureFixture, facts: Any
+    @pytest.mark.parametrize(("price", "warnings"), [(FREE, 0), (None, 1)])
+    async def test_it_does_not_warn_of_what_costs_nothing_nor_refuse_what_has_no_known_price(
+        self, caplog: pytest.LogCaptureFixture, price: Any, warnings: int
     ) -> None:
-        mine = router(answering("m", **facts), budgets=[Budget(scope="run", limit_usd=0.001, when_spent="warn")])
-        assert (await mine.complete("hi")).text == "ok"
-        assert caplog.text == ""
+        budget = Budget(scope="run", limit_usd=0.01, when_spent="warn")
+        mine = router(answering("m", price=price), budgets=[budget])
+        with mine.budget() as run:
+            assert (await mine.complete("hi")).text == "ok"
+            assert caplog.text == ""
+            run.count(10_001, 0)
+            assert (await mine.complete("hi")).text == "ok"
+        assert caplog.text.count("run is over its budget") == warnings
 
     async def test_one_may_warn_before_another_refuses_and_the_smallest_of_each_is_reached_first(
         self, caplog: pytest.LogCaptureFixture
