@@ -1,4 +1,4 @@
-"""Who pays for an attempt: the budgets of the policy, whose accounts a ledger keeps, and those that code has opened."""
+"""Who pays for an attempt: the policy's budgets, whose accounts a ledger keeps, and those of the run it is part of."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from datetime import UTC, datetime
 
 from . import telemetry
 from .analysis import estimate_tokens
-from .errors import BudgetExceeded, LedgerUnavailable
+from .errors import LedgerUnavailable
 from .policy import Budget, Policy
-from .policy.zones import zone_of
-from .stores.entries import Entry, Hit, Ledger, Outcome, Purse, Spent, ends_at, period_of
-from .stores.process import identity
+from .purses import REMAINING, OfRuns, no_price, purse_of, rejected, warned
+from .stores.entries import Entry, Hit, Ledger, Outcome, Purse
 from .types import Attempt, ChatRequest, Model, Request, RunBudget
 
-REMAINING = "devsynth.budget.remaining_micros"
-WARNS = "warns "
-"""Stands before the name of an account that only warns: what comes after a scope, anybody may be called."""
 NOT_SETTLED = "an attempt stays in the ledger as what it could have cost at most: %s"
 _log = logging.getLogger("devsynth_providers")
 
@@ -40,41 +36,41 @@ class Book:
     Each is written into the *ledger* before it is made, with the worst that it may cost, which is taken from all
     budgets that it falls under, or from none; and after it, what it has cost. Requests that name no project share an
     account, as if it were one, and so it is with roles and tasks. What costs nothing is never refused. Without a ledger
-    only the budgets of code hold.
+    only the budgets of runs hold: those of code, and those of the policy, for which a request outside of all runs of
+    code is one by itself.
     """
 
     def __init__(self, ledger: Ledger | None, policy: Policy, *, clock: Callable[[], float] = time.time) -> None:
         self._ledger = ledger
         self._policy = policy.name
-        self._budgets = tuple(budget for budget in policy.budgets if budget.per != "call")
+        self._budgets = tuple(budget for budget in policy.budgets if budget.has_account)
+        self._of_runs = OfRuns(budget for budget in policy.budgets if budget.scope == "run")
         self._lease_s = policy.timeouts.total_s
         self._clock = clock
 
     async def reserve(self, request: Request, model: Model) -> Reservation | None:
         """Let the attempt begin that *request* says the number of. Raises ``BudgetExceeded``, and ``LedgerUnavailable``
         where a budget has to hold and nothing can be written; ``None`` if nobody counts."""
-        if self._ledger is None and not request.call.runs:
+        runs = request.call.runs or ((request.call.tally.run,) if self._of_runs else ())
+        if self._ledger is None and not runs:
             return None
         worst = worst_micros(request, model)
         reserved = Reservation(self._ledger, request, worst or 0)
-        for run in request.call.runs:
-            try:
-                run.take(worst, reserved.tokens)
-            except BaseException:
-                telemetry.count(telemetry.BUDGET_REJECTIONS, scope="run")
-                reserved.give_back()
-                raise
-            reserved.runs.append(run)
-        if left := [each for run in reserved.runs if (each := run.left_micros) is not None]:
-            telemetry.mark(REMAINING, min(left))
-        if self._ledger is not None:
-            try:
+        try:
+            for run in runs:
+                self._of_runs.take(run, worst, reserved.tokens, model, whole=run is runs[0])
+                reserved.runs.append(run)
+            spent_micros = runs[0].spent_micros if runs and worst != 0 else 0
+            if (left := self._of_runs.left_micros(runs)) is not None:
+                telemetry.mark(REMAINING, left)
+            if self._ledger is not None:
                 reserved.written = await self._written(self._ledger, request, model, worst)
-            except BaseException as error:
-                reserved.give_back()
-                if isinstance(error, asyncio.CancelledError):  # it may have been written all the same
-                    reserved.settled_as(Outcome(cost_micros=0, basis="free", error="cancelled"))
-                raise
+        except BaseException as error:
+            reserved.give_back()
+            if isinstance(error, asyncio.CancelledError):  # it may have been written all the same
+                reserved.settled_as(Outcome(cost_micros=0, basis="free", error="cancelled"))
+            raise
+        self._of_runs.look(spent_micros)  # now that it is made
         return reserved
 
     def hit(self, request: Request, model: Model) -> None:
@@ -97,8 +93,7 @@ class Book:
         now = datetime.fromtimestamp(self._clock(), UTC)
         paid = {} if worst == 0 else self._purses(request, now)
         if worst is None and (strict := next((purse for purse in paid if purse.binding), None)):
-            what = f"{strict.account} can not pay for {model.name}, which has no known price"
-            raise _refusal(what, strict, paid[strict])
+            raise no_price(strict, paid[strict], model)
         try:
             told = await ledger.reserve(self._entry(request, model, worst or 0), tuple(paid))
         except LedgerUnavailable as error:
@@ -107,12 +102,9 @@ class Book:
             _log.warning("an attempt is not in the ledger: %s", error)
             return False
         for spent in told.over:
-            telemetry.event("budget.warned", **_facts(spent))
-            _log.warning("%s is over its budget: %s", spent.purse.account.removeprefix(WARNS), _figures(spent))
+            warned(spent)
         if told.refused is not None:
-            telemetry.event("budget.rejected", **_facts(told.refused))
-            telemetry.mark(REMAINING, max(0, told.refused.purse.limit_micros - told.refused.spent_micros))
-            raise _exceeded(told.refused, paid[told.refused.purse], now, worst or 0, model)
+            raise rejected(told.refused, paid[told.refused.purse], worst or 0, model, now)
         return True
 
     def _purses(self, request: Request, now: datetime) -> dict[Purse, Budget]:
@@ -120,7 +112,7 @@ class Book:
         smallest is reached first; those that only warn have accounts of their own, beside those that hold."""
         smallest: dict[tuple[str, str], tuple[Purse, Budget]] = {}
         for budget in self._budgets:
-            purse = _purse(budget, request, self._policy, now)
+            purse = purse_of(budget, request, self._policy, now)
             known = smallest.get(purse[:2])
             if known is None or purse.limit_micros < known[0].limit_micros:
                 smallest[purse[:2]] = purse, budget
@@ -203,50 +195,3 @@ class Reservation:
 def _complain(written: asyncio.Future[bool]) -> None:
     if not written.cancelled() and (error := written.exception()) is not None:
         _log.warning(NOT_SETTLED, error)
-
-
-def _purse(budget: Budget, request: Request, policy: str, now: datetime) -> Purse:
-    known = {"project": request.project, "role": request.role, "task": request.task}
-    whose = (known | {"process": identity(), "policy": policy})[budget.scope]
-    assert budget.per != "call"
-    period = period_of(budget.per, now, zone_of(budget.zone))
-    if budget.zone != "UTC" and budget.per != "total":
-        period = f"{period} {budget.zone}"
-    warns = budget.when_spent == "warn"
-    return Purse(f"{WARNS if warns else ''}{budget.scope}:{whose or ''}", period, budget.limit_micros, not warns)
-
-
-def _exceeded(spent: Spent, budget: Budget, now: datetime, worst: int, model: Model) -> BudgetExceeded:
-    assert budget.per != "call"
-    resets_at = ends_at(budget.per, now, zone_of(budget.zone))
-    until = "" if resets_at is None else f"; it begins anew at {resets_at.isoformat(timespec='minutes')}"
-    refusal = _refusal(
-        f"{spent.purse.account} has too little left: {model.name} could cost ${worst / 1_000_000:.6f}, and "
-        f"{_figures(spent)} per {budget.per}{until}",
-        spent.purse,
-        budget,
-    )
-    refusal.resets_at, refusal.spent_usd = resets_at, spent.spent_micros / 1_000_000
-    return refusal
-
-
-def _refusal(message: str, purse: Purse, budget: Budget) -> BudgetExceeded:
-    telemetry.count(telemetry.BUDGET_REJECTIONS, scope=purse.account.partition(":")[0])
-    refusal = BudgetExceeded(message)
-    refusal.account, refusal.limit_usd = purse.account, budget.limit_usd
-    refusal.passes_on = budget.when_spent == "degrade"
-    return refusal
-
-
-def _figures(spent: Spent) -> str:
-    return f"${spent.spent_micros / 1_000_000:.6f} of ${spent.purse.limit_micros / 1_000_000:.6f} is spent"
-
-
-def _facts(spent: Spent) -> dict[str, str | int]:
-    purse = spent.purse
-    return {
-        "account": purse.account.removeprefix(WARNS),
-        "period": purse.period,
-        "limit_usd_micros": purse.limit_micros,
-        "spent_usd_micros": spent.spent_micros,
-    }

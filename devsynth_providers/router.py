@@ -235,6 +235,7 @@ class Router(ProviderPort):
         """What the code inside ``with router.budget(usd=2.0):`` may use, over all requests that begin there.
 
         Beyond it, ``BudgetExceeded`` is raised, and nothing is sent. One inside another can not give more than is left.
+        The outermost is the run that a policy's ``scope: run`` is for; without a limit of its own it only counts.
         """
         return RunBudget(self, usd=usd, tokens=tokens, calls=calls)
 

@@ -485,7 +485,7 @@ class TestOfRuns:
         with mine.budget(usd=0.0):
             assert (await mine.complete("hi")).text == "ok"
 
-    @pytest.mark.parametrize("wrong", [{}, {"usd": -1}, {"usd": float("nan")}, {"tokens": 1.5}, {"calls": True}])
+    @pytest.mark.parametrize("wrong", [{"usd": -1}, {"usd": float("nan")}, {"tokens": 1.5}, {"calls": True}])
     def test_a_budget_is_a_number_from_0_on(self, wrong: Any) -> None:
         with pytest.raises(InvalidRequest, match="budget"):
             router(answering()).budget(**wrong)
@@ -525,7 +525,7 @@ def _fifty(file: str) -> int:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"scope": "run"}, "scope of a budget is one of project, role, task, process, policy, not 'run'"),
+        ({"scope": "team"}, "scope of a budget is one of project, role, task, process, policy, run, not 'team'"),
         ({"per": "fortnight"}, "per of a budget is one of call, hour, day, week, month, total, not 'fortnight'"),
         ({"when_spent": "stop"}, "when_spent of a budget is one of refuse, degrade, warn, not 'stop'"),
         ({"when_unavailable": "wait"}, "when_unavailable of a budget is one of refuse, allow, not 'wait'"),

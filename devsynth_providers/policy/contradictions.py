@@ -62,7 +62,7 @@ def _of_access(policy: Policy) -> Iterable[Contradiction]:
 
 
 def _of_budgets(policy: Policy, models: Mapping[str, Model]) -> Iterable[Contradiction]:
-    """Budgets that are spent before the first call."""
+    """Budgets that are spent before the first call, or say what means nothing."""
     worst = [model.worst_micros(1, int(MAX_TOKENS)) for model in models.values()]
     known = [micros for micros in worst if micros is not None]
     for index, budget in enumerate(policy.budgets):
@@ -72,6 +72,9 @@ def _of_budgets(policy: Policy, models: Mapping[str, Model]) -> Iterable[Contrad
                 f"cheapest could cost ${min(known) / 1_000_000:.6f} with the default max_tokens of {int(MAX_TOKENS)}"
             )
             yield Contradiction(("budgets", index, "limit_usd"), message)
+        if budget.scope == "run" and budget.when_unavailable != "refuse":
+            message = "when_unavailable says nothing of a run: what one has spent stands in no ledger"
+            yield Contradiction(("budgets", index, "when_unavailable"), message, "leave it out", warning=True)
 
 
 def _of_example(example: Example, policy: Policy, path: Path) -> Iterable[Contradiction]:

@@ -56,8 +56,8 @@ class Policy:
 
     @property
     def has_accounts(self) -> bool:
-        """Whether there are budgets that are spent over more than one request."""
-        return any(budget.per != "call" for budget in self.budgets)
+        """Whether there are budgets that need a ledger."""
+        return any(budget.has_account for budget in self.budgets)
 
     def plan(self, facts: Facts, conditions: Conditions = Conditions()) -> Plan:
         """Choose the models for a request, in order: the first rule that holds decides.

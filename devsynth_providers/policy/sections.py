@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, cast, get_args
 
 from annotated_types import Gt, MinLen
 from typing_extensions import override
@@ -49,7 +49,7 @@ class RateLimits:
             raise ConfigurationError("limits: what is said per_project has no per_project of its own")
 
 
-Scope = Literal["project", "role", "task", "process", "policy"]
+Scope = Literal["project", "role", "task", "process", "policy", "run"]
 Period = Literal["call", "hour", "day", "week", "month", "total"]
 WhenSpent = Literal["refuse", "degrade", "warn"]
 WhenUnavailable = Literal["refuse", "allow"]
@@ -65,23 +65,26 @@ _CHOICES = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What may be spent for each project, role or task, by each process, or by all who use the policy, in each span of
-    time, by the clocks of *zone*; per ``call``, it is a ceiling for each request.
+    time, by the clocks of *zone*; per ``call``, it is a ceiling for each request. For each ``run`` it is for all of it:
+    what begins within one ``with router.budget():``, the outermost, or else one request.
 
     When it is spent, requests fail (``refuse``), are passed to models that can still be paid or are free (``degrade``),
     or are answered all the same, with a warning (``warn``). *when_unavailable* says what becomes of them where the
-    ledger can not be written.
+    ledger can not be written, which runs do without.
     """
 
     __pydantic_config__: ClassVar = STRICT
 
     scope: Scope
     limit_usd: Annotated[Usd, Gt(0)]
-    per: Period = "day"
+    per: Period = cast("Period", None)  # a day, or all of a run
     when_spent: WhenSpent = "refuse"
     when_unavailable: WhenUnavailable = "refuse"
     zone: str = "UTC"
 
     def __post_init__(self) -> None:
+        if self.per is None:
+            object.__setattr__(self, "per", "total" if self.scope == "run" else "day")
         for name, choices in _CHOICES.items():
             if (given := getattr(self, name)) not in choices:
                 raise ConfigurationError(f"{name} of a budget is one of {', '.join(choices)}, not {given!r}")
@@ -90,6 +93,14 @@ class Budget:
         zone_of(self.zone)
         if self.per == "call" and self.when_spent == "warn":
             raise ConfigurationError("per: call is a ceiling that holds before a call is made: it can not warn")
+        if self.scope == "run" and self.per != "total":
+            told = f"scope: run is for all of a run, however long it takes, not per {self.per}: leave per out"
+            raise ConfigurationError(told)
+
+    @property
+    def has_account(self) -> bool:
+        """Whether it is spent over more than one request, by an account in the ledger."""
+        return self.per != "call" and self.scope != "run"
 
     @property
     def limit_micros(self) -> int:

@@ -14,6 +14,7 @@ _open: ContextVar[tuple[RunBudget, ...]] = ContextVar("devsynth_run_budgets", de
 
 class RunBudget:
     """At most *usd*, *tokens* and *calls* for all requests that begin inside its ``with``; ``router.budget`` makes it.
+    Without any of them it only counts, and what the policy says of runs holds.
 
     Before each attempt the most that it may use is set aside, and after it what was really used is counted: so tasks
     that run at the same time do not overrun it together. Of several, one inside the other, each must have enough left.
@@ -25,8 +26,6 @@ class RunBudget:
         self, owner: object, *, usd: float | None = None, tokens: int | None = None, calls: int | None = None
     ) -> None:
         limits = {"usd": usd, "tokens": tokens, "calls": calls}
-        if all(limit is None for limit in limits.values()):
-            raise InvalidRequest("a budget needs a limit: usd, tokens or calls")
         for name, limit in limits.items():
             if limit is None:
                 continue
@@ -51,6 +50,11 @@ class RunBudget:
         return self._micros / 1_000_000
 
     @property
+    def spent_micros(self) -> int:
+        """The same, in millionths of a USD."""
+        return self._micros
+
+    @property
     def left_micros(self) -> int | None:
         """What is left to be spent; ``None`` where that is not limited."""
         return None if self.limit_micros is None else max(0, self.limit_micros - self._micros)
@@ -65,9 +69,14 @@ class RunBudget:
         """Attempts that were made, those under way among them."""
         return self._calls
 
-    def take(self, micros: int | None, tokens: int) -> None:
-        """Set aside what an attempt may use at most, *micros* ``None`` if nobody knows. Raises ``BudgetExceeded``."""
+    def take(self, micros: int | None, tokens: int, ceiling_micros: int | None = None) -> int | None:
+        """Set aside what an attempt may use at most, *micros* ``None`` if nobody knows. Raises ``BudgetExceeded``.
+
+        Beyond *ceiling_micros*, which the policy has for it, nothing is set aside either: returns what is spent.
+        """
         with self._guard:
+            if self._goes_beyond(ceiling_micros, micros):
+                return self._micros
             why = self._lacking(micros, tokens)
             if why is None:
                 self._add(micros or 0, tokens, 1)
@@ -76,21 +85,25 @@ class RunBudget:
             refusal.account, refusal.spent_usd = "run", self.spent_usd
             refusal.limit_usd = None if self.limit_micros is None else self.limit_micros / 1_000_000
             raise refusal
+        return None
 
     def count(self, micros: int, tokens: int, calls: int = 0) -> None:
         """An attempt has used so much more, or less, than was set aside."""
         with self._guard:
             self._add(micros, tokens, calls)
 
+    def _goes_beyond(self, limit_micros: int | None, micros: int | None) -> bool:
+        """Whether an attempt would. What costs nothing never does, and what has no known price always."""
+        return limit_micros is not None and (micros is None or (micros > 0 and self._micros + micros > limit_micros))
+
     def _lacking(self, micros: int | None, tokens: int) -> str | None:
-        if self.limit_micros is not None:
+        if self.limit_micros is not None and self._goes_beyond(self.limit_micros, micros):
             if micros is None:
                 return "the model has no known price"
-            if micros and self._micros + micros > self.limit_micros:
-                return (
-                    f"${micros / 1_000_000:.6f} could be needed, and of ${self.limit_micros / 1_000_000:.6f} "
-                    f"${self.spent_usd:.6f} is spent"
-                )
+            return (
+                f"${micros / 1_000_000:.6f} could be needed, and of ${self.limit_micros / 1_000_000:.6f} "
+                f"${self.spent_usd:.6f} is spent"
+            )
         if self.limit_tokens is not None and self._tokens + tokens > self.limit_tokens:
             return f"{tokens} tokens could be needed, and of {self.limit_tokens} {self._tokens} are used"
         if self.limit_calls is not None and self._calls >= self.limit_calls:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .run_budget import RunBudget
+
 if TYPE_CHECKING:
     from .answer import Attempt
 
@@ -13,13 +15,21 @@ if TYPE_CHECKING:
 class Tally:
     """Numbers the attempts of a request, keeps those that have ended, and knows what all of them may have cost."""
 
-    __slots__ = ("_attempts", "_held_micros", "begun")
+    __slots__ = ("_attempts", "_held_micros", "_run", "begun")
 
     def __init__(self) -> None:
         self.begun = 0
         """How many attempts have begun."""
         self._attempts: list[Attempt] = []
         self._held_micros = 0
+        self._run: RunBudget | None = None
+
+    @property
+    def run(self) -> RunBudget:
+        """The request as a run by itself, for one that began in none."""
+        if self._run is None:
+            self._run = RunBudget(owner=None)
+        return self._run
 
     def number(self) -> int:
         """The number of an attempt that begins now, from 1."""
