@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 
 from devsynth_providers import ConfigurationError, Usage
 from devsynth_providers.errors import LedgerUnavailable
-from devsynth_providers.stores.database import LOCKED_S
+from devsynth_providers.stores.database import LOCKED_S, PAGE_BYTES
 from devsynth_providers.stores.entries import Hit, Ledger, Outcome, Purse, Reserved, Spent, ends_at, period_of
 from devsynth_providers.stores.ledger_reader import read_ledger
 from devsynth_providers.stores.ledger_upkeep import check
@@ -475,6 +476,12 @@ class TestFile:
         await ledger.aclose()
         adds_up(InFile(file))
 
+    def test_a_disk_that_refuses_any_one_write_leaves_all_or_nothing(self, file: Path) -> None:
+        with multiprocessing.get_context("spawn").Pool(1) as process:  # the limit is of a whole process
+            settled = process.apply(_with_each_write_refused, (file,))
+        assert {each["call"] for each in InFile(file).entries() if each["state"] == "settled"} == settled
+        adds_up(InFile(file))
+
     async def test_a_file_that_can_not_be_written_says_so(self, tmp_path: Path) -> None:
         blocked = tmp_path / "file"
         blocked.touch()
@@ -706,6 +713,41 @@ def _read_until(child: int, told: Path) -> list[int]:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return [int(line) for line in told.read_text().splitlines() if line]
+
+
+def _with_each_write_refused(file: Path) -> set[str]:
+    """Reserve and settle again and again, on a disk that has no room for the first write to an empty log, then for the
+    second, until none is refused; the calls that were settled. A write is a page, or what is said before it."""
+    settled = set[str]()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    writes = [end for page in range(60) for end in (page * (24 + PAGE_BYTES) + 56, (page + 1) * (24 + PAGE_BYTES) + 32)]
+
+    async def work() -> None:
+        ledger = SqliteLedger(file)
+        for number, end in enumerate((32, *writes)):
+            await ledger.spent_micros(PURSE)
+            with closing(sqlite3.connect(file)) as other:
+                assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+            _let_files_grow_to(end - 1)
+            try:
+                await ledger.reserve(entry(f"r{number}", worst=1), [PURSE])
+                if await ledger.settle(f"r{number}", 1, Outcome(cost_micros=0, basis="computed")):
+                    settled.add(f"r{number}")
+            except LedgerUnavailable:
+                continue
+            finally:
+                _let_files_grow_to(None)
+            break
+        assert (len(settled), number > 10) == (1, True), (settled, number)
+        await ledger.aclose()
+
+    asyncio.run(work())
+    return settled
+
+
+def _let_files_grow_to(size: int | None) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
 def _fail_at(ledger: SqliteLedger, step: int) -> None:
