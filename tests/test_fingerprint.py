@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from devsynth_providers import ChatRequest, EmbedRequest, Limits, Message
 from devsynth_providers.types import Call, Request, Tenant, ToolCall, fingerprint
@@ -164,6 +165,35 @@ def test_what_can_not_be_compared_is_like_nothing_else(strange: object) -> None:
     round_and_round: dict[str, Any] = {}
     round_and_round["x"] = round_and_round
     assert of(replace(CHAT, parameters=round_and_round)) is None
+
+
+class Name(str):
+    @override
+    def __repr__(self) -> str:
+        return "'a'"
+
+
+class Role(enum.StrEnum):
+    DEVELOPER = "developer"
+
+
+class Level(enum.IntEnum):
+    ONE = 1
+
+
+class Share(float):
+    @override
+    def __repr__(self) -> str:
+        return "1"
+
+
+def test_a_value_of_a_kind_of_ones_own_counts_as_the_text_or_number_that_it_is() -> None:
+    assert of(tenant=Tenant("billing", Role.DEVELOPER)) == of()
+    assert of(tenant=Tenant(Name("b"), "r")) == of(tenant=Tenant("b", "r")) != of(tenant=Tenant("a", "r"))
+    assert of(models=(replace(MODELS[0], name=Name("c")),)) == of(models=(replace(MODELS[0], name="c"),))
+    pairs = [(Name("b"), "b"), (Level.ONE, 1), (Share(1.5), 1.5), (Share(2), 2), ([Name("b")], ["b"])]
+    for own, plain in [*pairs, ({Name("b"): 1}, {"b": 1})]:
+        assert of(replace(CHAT, parameters={"x": own})) == of(replace(CHAT, parameters={"x": plain}))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..types import Evidence
-from .tokens import estimate_tokens
+from .tokens import LONGEST_KEPT, estimate_tokens
 
 _WORD = re.compile(r"\w{1,24}")
 _STEP = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+\S", re.MULTILINE)
@@ -141,30 +141,33 @@ class TaskAnalyzer:
         unknown = weights.keys() - WEIGHTS.keys()
         if unknown:
             raise ValueError(f"no such sign: {', '.join(sorted(unknown))}; there are {', '.join(WEIGHTS)}")
-        self._base = weights.get("base", 0.0)
-        self._length = weights.get("length", 0.0)
-        self._signs = [(sign, weights[sign], enough) for sign, enough in ENOUGH.items() if weights.get(sign)]
+        self._judged = functools.partial(_judged, dict(weights))
+        self._kept = functools.lru_cache(256)(self._judged)
 
     def analyze_complexity(self, text: str) -> float:
         """How hard *text* looks, from 0 (trivial) to 1 (as hard as tasks come)."""
         return self.analyze(text).complexity
 
     def analyze(self, text: str) -> TaskFacts:
-        """How hard *text* looks, and what made it look so."""
-        read = text if len(text) <= LONGEST_READ else f"{text[: LONGEST_READ // 2]}\n{text[-LONGEST_READ // 2 :]}"
-        tokens = estimate_tokens(text)
-        length = min(1.0, (tokens if read is text else estimate_tokens(read)) / _LONG_TOKENS)
-        seen = _counted(read)
-        evidence = [Evidence("base", 1.0, self._base)]
-        if self._length and length:
-            evidence.append(Evidence("length", round(length, 3), round(self._length * length, 3)))
-        for sign, weight, enough in self._signs:
-            if count := seen.get(sign):
-                value = min(1.0, count / enough)
-                evidence.append(Evidence(sign, round(value, 3), round(weight * value, 3)))
-        score = sum([each.contribution for each in evidence])
-        return TaskFacts(
-            complexity=round(min(1.0, max(0.0, score)), 3),
-            evidence=tuple(evidence),
-            input_tokens=tokens,
-        )
+        """How hard *text* looks, and what made it look so. Of short texts it is kept: some come again and again."""
+        return self._kept(text) if len(text) <= LONGEST_KEPT else self._judged(text)
+
+
+def _judged(weights: Mapping[str, float], text: str) -> TaskFacts:
+    read = text if len(text) <= LONGEST_READ else f"{text[: LONGEST_READ // 2]}\n{text[-LONGEST_READ // 2 :]}"
+    tokens = estimate_tokens(text)
+    length = min(1.0, (tokens if read is text else estimate_tokens(read)) / _LONG_TOKENS)
+    seen = _counted(read)
+    evidence = [Evidence("base", 1.0, weights.get("base", 0.0))]
+    if (weight := weights.get("length")) and length:
+        evidence.append(Evidence("length", round(length, 3), round(weight * length, 3)))
+    for sign, enough in ENOUGH.items():
+        if (weight := weights.get(sign)) and (count := seen.get(sign)):
+            value = min(1.0, count / enough)
+            evidence.append(Evidence(sign, round(value, 3), round(weight * value, 3)))
+    score = sum([each.contribution for each in evidence])
+    return TaskFacts(
+        complexity=round(min(1.0, max(0.0, score)), 3),
+        evidence=tuple(evidence),
+        input_tokens=tokens,
+    )

@@ -12,6 +12,8 @@ other texts, is measured by ``benchmarks/tokens.py``.
 
 from __future__ import annotations
 
+import functools
+
 _RATES = {
     # name of the class: tokens for each character of it
     "l": 0.24,  # a-z
@@ -95,8 +97,16 @@ _CONTINUATIONS = bytes(range(0x80, 0xC0))
 _OTHERS = [(name.encode(), name, rate) for name, rate in _RATES.items() if name not in "ludsnp"]
 
 
+LONGEST_KEPT = 2_000
+"""Characters of texts whose estimates are kept: one request asks several times, and others come again."""
+
+
 def estimate_tokens(text: str) -> int:
     """About how many tokens *text* is, rather too many than too few; 0 only for an empty text."""
+    return _kept(text) if len(text) <= LONGEST_KEPT else _estimated(text)
+
+
+def _estimated(text: str) -> int:
     if not text:
         return 0
     raw = text.encode("utf-8", "replace")
@@ -113,6 +123,9 @@ def estimate_tokens(text: str) -> int:
     if lower + upper + digits + spaces + breaks + signs < len(kinds):
         tokens += _of_other_scripts(raw, kinds)
     return max(1, round(tokens))
+
+
+_kept = functools.lru_cache(256)(_estimated)
 
 
 def _of_other_scripts(raw: bytes, kinds: bytes) -> float:

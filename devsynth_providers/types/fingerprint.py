@@ -12,14 +12,11 @@ from typing import Any, NamedTuple, Self
 from .model import Model
 from .request import Request
 
-_VERSION = 1
+_VERSION = 2
 """Goes up when the same request is to be written otherwise: what is kept under an older one is found no more."""
 _NOT_ASKED = frozenset(("project", "role", "task", "tags", "limits", "call"))
 """Fields of a request that say for whom it is and how it is decided. The tenant stands before all else; what the others
 led to is in the models, and in what was decided."""
-
-
-_written = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Tenant(NamedTuple):
@@ -43,19 +40,19 @@ def fingerprint(tenant: Tenant, request: Request, models: Iterable[Model], *deci
     kind: Any = type(request)
     try:
         asked = _fields(_asked(kind), request)
-        whole = [_VERSION, tenant, kind.__qualname__, asked, list(map(_who, models)), _plain(decided)]
-        return sha256(_written(whole).encode("ascii")).hexdigest()
+        whole = [_VERSION, _sequence(tenant), kind.__qualname__, asked, list(map(_who, models)), _plain(decided)]
+        return sha256(ascii(whole).encode()).hexdigest()
     except (TypeError, ValueError, RecursionError):
         return None
 
 
-def _who(model: Model) -> list[str | None]:
+def _who(model: Model) -> list[Any]:
     """What says who answers, of all that is known of a model."""
-    return [model.name, model.provider, model.id, model.base_url, model.path, model.api_key_env]
+    return _sequence((model.name, model.provider, model.id, model.base_url, model.path, model.api_key_env))
 
 
 def _plain(value: Any) -> Any:
-    """*value* as JSON that tells different values apart: a mapping is an object with one key, which no list is."""
+    """*value* as ``ascii`` tells different values apart: a mapping is a dictionary with one key, which no list is."""
     return (_WRITERS.get(type(value)) or _writer(value))(value)
 
 
@@ -84,6 +81,15 @@ _WRITERS: dict[type, Callable[[Any], Any]] = {
 }
 """For what nearly all is made of; the rest is looked at more closely."""
 
+_DERIVED: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: lambda value: _number(float.__float__(value)),
+    list: _sequence,
+    tuple: _sequence,
+}
+"""What is derived from those may write itself otherwise."""
+
 
 def _writer(value: Any) -> Callable[[Any], Any]:
     """What writes a *value* of a kind that has not been met: a dataclass, of which there are few, or one derived
@@ -93,9 +99,9 @@ def _writer(value: Any) -> Callable[[Any], Any]:
         name, names = f"{kind.__module__}.{kind.__qualname__}", _names(kind)
         _WRITERS[kind] = lambda value: {name: _fields(names, value)}
         return _WRITERS[kind]
-    for simple in (str, int, float, list, tuple):
+    for simple, plain in _DERIVED.items():
         if isinstance(value, simple):
-            return _WRITERS[simple]
+            return plain
     if isinstance(value, Mapping):
         return _mapping
     raise TypeError(f"a {kind.__name__} can not be compared")

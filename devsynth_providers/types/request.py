@@ -210,7 +210,7 @@ class ChatRequest(Request):
         tools = given.pop("tools", None) or ()
         if tools and (isinstance(tools, str | Mapping) or not all(isinstance(tool, Mapping) for tool in tools)):
             raise InvalidRequest("tools is a list of tools, each a mapping in OpenAI's form")
-        about = take_context(given)
+        about = take_context(given) if given else {}
         if given:
             refuse_near_misses(given)
         return cls(
