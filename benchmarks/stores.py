@@ -96,10 +96,14 @@ async def ways(directory: Path, server: str | None) -> AsyncIterator[tuple[str, 
     model = Model(name="m", provider="test", price=Price(input_usd_per_1m=1, output_usd_per_1m=2))
     policy = Policy(models={"m": model}, rules=(Rule(name="all", models=("m",), cache=Keep()),))
     answers = ResponseCache(directory=directory / "answers", secret=b"s" * 32)
-    router = Router(policy, {"m": ScriptedProvider("word " * 100, model=model)}, cache=answers)
+    far = ScriptedProvider(*["word " * 100] * (CALLS + 1), model=model)
+    router = Router(policy, {"m": far}, cache=answers)
     await router.complete("hi", temperature=0)
+    for number in range(CALLS):
+        await router.complete(f"hi {number}", temperature=0)
     await answers.flush()
     yield HIT, lambda _: router.complete("hi", temperature=0)
+    yield f"the same, {CALLS} prompts in turn", lambda number: router.complete(f"hi {number % CALLS}", temperature=0)
 
     await answers.set("a", "key", ANSWER)
     yield "cache: ResponseCache.get", lambda _: answers.get("a", "key")
