@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from devsynth_providers import (
     AuthenticationError,
     ChatRequest,
     Chunk,
+    ContentFiltered,
     ContextTooLong,
     DevSynthError,
     EmbedRequest,
@@ -223,7 +225,6 @@ def test_a_part_that_is_too_large_is_halved_until_it_is_taken(error: Callable[[]
 
 @pytest.mark.parametrize(("texts", "wrong"), [(300, 136), (2, 0), (7, 6), (1000, 999)])
 def test_of_a_text_that_is_to_blame_the_error_says_which_and_not_what_it_says(texts: int, wrong: int) -> None:
-    """What else is under way is cancelled, and no more is begun."""
     said = f"{wrong} text"
     far = Embedder(lambda asked, _: RequestRejected("not like this", status=400, code="bad") if said in asked else None)
     error, _ = ask(batch(texts), far)
@@ -235,11 +236,43 @@ def test_of_a_text_that_is_to_blame_the_error_says_which_and_not_what_it_says(te
     assert far.sizes.count(1) <= 3
 
 
-def test_who_is_to_blame_is_found_before_all_the_other_parts_are_paid_for() -> None:
-    far = Embedder(lambda asked, _: RequestRejected("no", status=400) if "0 text" in asked else None)
-    error, _ = ask(batch(96 * 50), far)
-    assert str(error) == "text 1 of 4800: no"
-    assert far.sizes.count(96) < 40
+@pytest.mark.parametrize(
+    "no", [RequestRejected("no", status=400), ContentFiltered("no"), ContextTooLong("no", status=413)]
+)
+@pytest.mark.parametrize(("texts", "wrong"), [(300, (5, 6, 250)), (2, (1,)), (50, (0, 49)), (3, (0, 1, 2))])
+def test_a_text_that_is_refused_keeps_no_other_from_its_vector(
+    no: ProviderError, texts: int, wrong: Sequence[int]
+) -> None:
+    said = {f"{each} text" for each in wrong}
+    far = Embedder(lambda asked, _: copy.copy(no) if said & set(asked) else None)
+    error, _ = ask(batch(texts), far)
+    assert (type(error), str(error)) == (type(no), f"text {wrong[0] + 1} of {texts}: no")
+    assert {place: (type(each), str(each)) for place, each in error.failures.items()} == {
+        place: (type(no), "no") for place in wrong
+    }
+    expected = [None if place in wrong else row for place, row in enumerate(rows(batch(texts)))]
+    assert error.vectors == (tuple(expected) if any(expected) else ())
+    assert set(far.embedded.values()) <= {1}
+    assert sorted(each.number for each in error.attempts) == list(range(1, len(far.requests) + 1))
+    assert not any(getattr(each, "attempts", ()) for each in error.failures.values())
+
+
+def test_texts_that_are_refused_at_the_beginning_end_nothing() -> None:
+    far = Embedder(lambda asked, _: ContextTooLong("no") if any(int(text.split()[0]) < 40 for text in asked) else None)
+    error, _ = ask(batch(90), far)
+    assert error.vectors == (*[None] * 40, *rows(batch(90))[40:])
+    assert list(error.failures) == list(range(40))
+
+
+@pytest.mark.parametrize("texts", [96, 96 * 200])
+def test_who_refuses_every_text_is_not_asked_for_each_of_them(texts: int) -> None:
+    far = Embedder(lambda *_: RequestRejected("no", status=400))
+    error, _ = ask(batch(texts), far)
+    assert str(error).endswith(f" of {texts}: no")
+    assert len(far.requests) < 200
+    assert error.vectors == ()
+    assert len(error.failures) == texts
+    assert {str(each) for each in error.failures.values()} == {"no"}
 
 
 def test_of_a_single_text_the_error_is_as_it_was() -> None:
@@ -268,16 +301,58 @@ def test_a_text_that_is_too_long_for_all_models_is_named_too() -> None:
     assert len(error.attempts) == len(a.requests) + len(b.requests)
 
 
-def test_a_part_that_has_failed_for_good_ends_the_others_at_once() -> None:
+def test_a_part_that_has_failed_for_good_lets_no_other_begin_and_those_under_way_end() -> None:
     def fails(texts: Sequence[str], _: int) -> ProviderError | None:
         return AuthenticationError("no", status=403) if "100 text" in texts else None
 
     far = Embedder(fails)
     error, took_s = ask(batch(96 * 20), far)
-    assert isinstance(error, AuthenticationError)
-    assert took_s == 1.0
-    assert len(far.requests) <= 2 * AT_ONCE
+    assert (type(error), str(error)) == (AuthenticationError, "no")
+    assert took_s <= 2.0
+    assert AT_ONCE <= len(far.requests) <= 2 * AT_ONCE
     assert len(error.attempts) == len(far.requests)
+    assert {text for text, row in zip(batch(96 * 20).texts, error.vectors, strict=True) if row} == set(far.embedded)
+    assert {place: str(each) for place, each in error.failures.items()} == {
+        place: "no" for place, row in enumerate(error.vectors) if row is None
+    }
+    assert len(error.failures) == 96 * 20 - far.embedded.total()
+
+
+def test_what_ends_a_batch_is_told_before_what_was_refused() -> None:
+    def fails(texts: Sequence[str], _: int) -> ProviderError | None:
+        if "0 text" in texts:
+            return RequestRejected("not this", status=400)
+        return AuthenticationError("nothing more", status=403) if "4999 text" in texts else None
+
+    error, _ = ask(batch(5000), Embedder(fails))
+    assert str(error) == "nothing more"
+    assert str(error.failures[0]) == "not this"
+    assert str(error.failures[4999]) == "nothing more"
+    assert sum(row is not None for row in error.vectors) + len(error.failures) == 5000
+
+
+def test_a_batch_of_one_part_that_failed_has_a_failure_for_each_text_and_no_vectors() -> None:
+    error, _ = ask(batch(3), Embedder(lambda *_: AuthenticationError("no", status=403)))
+    assert error.vectors == ()
+    assert [(place, str(each), each is error) for place, each in error.failures.items()] == [
+        (0, "no", False),
+        (1, "no", False),
+        (2, "no", False),
+    ]
+    error, _ = ask(batch(1), Embedder(lambda *_: AuthenticationError("no", status=403)))
+    assert (error.vectors, dict(error.failures)) == ((), {})
+
+
+def test_a_bug_ends_all_at_once_and_is_raised_as_it_is() -> None:
+    def fails(texts: Sequence[str], _: int) -> None:
+        if "0 text" in texts:
+            raise ZeroDivisionError("mine")
+
+    far = Embedder(fails)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        ask(batch(1000), far)
+    assert far.under_way == 0
+    assert len(far.requests) <= 2 * AT_ONCE
 
 
 def test_vectors_of_different_dimensions_are_no_answer() -> None:
@@ -287,6 +362,9 @@ def test_vectors_of_different_dimensions_are_no_answer() -> None:
     assert isinstance(error, MalformedResponse)
     assert str(error) == "the parts of a batch do not fit: 300 vectors for 300 texts, of dimensions [2, 3]"
     assert len(error.attempts) == 5
+    assert {len(row) for row in error.vectors if row} == {2 if a.embedded.total() > 150 else 3}
+    assert sum(row is not None for row in error.vectors) + len(error.failures) == 300
+    assert set(map(str, error.failures.values())) == {str(error)}
 
 
 def test_a_part_that_somebody_else_cancels_is_no_answer_either() -> None:
@@ -297,6 +375,8 @@ def test_a_part_that_somebody_else_cancels_is_no_answer_either() -> None:
     far = Embedder(cancels)
     error, _ = ask(batch(300), far)
     assert isinstance(error, MalformedResponse)
+    assert error.vectors == (*[None] * 96, *rows(batch(300))[96:])
+    assert list(error.failures) == list(range(96))
 
 
 def test_the_ceiling_holds_over_all_parts_together() -> None:
@@ -411,9 +491,49 @@ def test_any_text_that_is_refused_is_found(texts: int, data: st.DataObject) -> N
     if texts == 1:
         assert str(error) == "no"
     else:
-        assert str(error) in {f"text {each + 1} of {texts}: no" for each in wrong}
-    assert len(far.requests) <= (texts + 95) // 96 + AT_ONCE * 2 * 9
-    assert max(far.embedded.values(), default=1) == 1
+        assert str(error) == f"text {min(wrong) + 1} of {texts}: no"
+        assert error.failures.keys() == wrong
+    assert len(far.requests) <= (texts + 95) // 96 + len(wrong) * 2 * 9
+    assert far.embedded == Counter(set(batch(texts).texts) - names)
+
+
+unlucky = st.dictionaries(st.integers(0, 299), st.sampled_from(["refused", "filtered", "denied", "busy"]), max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 300), unlucky, st.integers(8, 200))
+def test_whatever_fails_each_text_has_a_vector_or_a_failure_and_no_vector_that_was_paid_is_lost(
+    texts: int, kinds: dict[int, str], takes: int
+) -> None:
+    def fails(asked: Sequence[str], before: int) -> ProviderError | None:
+        if len(asked) > takes:
+            return ContextTooLong("no", status=413)
+        held = {kinds.get(int(text.split()[0])) for text in asked}
+        if "denied" in held:
+            return AuthenticationError("denied", status=403)
+        if "busy" in held and before == 0:
+            return RateLimitError("busy")
+        refusal = RequestRejected("refused", status=400) if "refused" in held else None
+        return refusal or (ContentFiltered("filtered") if "filtered" in held else None)
+
+    far, request = Embedder(fails), batch(texts)
+    told = embedded(request, far)
+    vectors, failures = told.vectors or [None] * texts, getattr(told, "failures", {})
+    assert len(vectors) == texts
+    assert all((row is None) == (place in failures) for place, row in enumerate(vectors))
+    assert [row for row in vectors if row is not None] == [
+        row for place, row in enumerate(rows(request)) if place not in failures
+    ]
+    assert far.embedded == Counter(text for place, text in enumerate(request.texts) if place not in failures)
+    assert sorted(each.number for each in told.attempts) == list(range(1, len(far.requests) + 1))
+    wrong = {place for place, kind in kinds.items() if kind != "busy" and place < texts}
+    assert wrong <= failures.keys()
+    if "denied" in {kinds[place] for place in wrong}:
+        assert isinstance(told, AuthenticationError)
+    else:
+        assert wrong == failures.keys()
+    for place in wrong:
+        assert str(failures[place]) in {kinds[place], "denied"}
 
 
 @pytest.mark.litellm
