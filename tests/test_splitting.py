@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
+import json
+import logging
+import pickle
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +24,11 @@ from typing_extensions import override
 from devsynth_providers import (
     AllProvidersFailed,
     AuthenticationError,
+    Budget,
+    BudgetExceeded,
     ChatRequest,
     Chunk,
+    CircuitOpen,
     ContentFiltered,
     ContextTooLong,
     DevSynthError,
@@ -35,12 +45,15 @@ from devsynth_providers import (
     Request,
     RequestRejected,
     Router,
+    Timeouts,
     Usage,
     stack,
 )
 from devsynth_providers.analysis import estimate_tokens
 from devsynth_providers.batches import OPENAI, OTHERS, Capacity
+from devsynth_providers.cli.leaving import failure as failure_as_json
 from devsynth_providers.layers.splitting import AT_ONCE, Splitting
+from devsynth_providers.stores.ledger_reader import read_ledger
 from devsynth_providers.testing import ScriptedProvider, run_virtually
 from devsynth_providers.types import Vector
 
@@ -54,10 +67,18 @@ class Embedder(ProviderPort):
     """Makes a vector of each text in a second; of what *fails* says, by the texts and how often they were asked before,
     it makes that error."""
 
-    def __init__(self, fails: Fails = lambda texts, before: None, *, of: Model | None = None, size: int = 2) -> None:
+    def __init__(
+        self,
+        fails: Fails = lambda texts, before: None,
+        *,
+        of: Model | None = None,
+        size: int = 2,
+        takes_s: float = 1.0,
+    ) -> None:
         self._model = of or model("a", price=PRICED)
         self._fails = fails
         self._size = size
+        self._takes_s = takes_s
         self._before: Counter[tuple[str, ...]] = Counter()
         self.requests: list[EmbedRequest] = []
         self.embedded: Counter[str] = Counter()
@@ -77,7 +98,7 @@ class Embedder(ProviderPort):
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            await asyncio.sleep(1)
+            await asyncio.sleep(self._takes_s)
         finally:
             self.under_way -= 1
         if (error := self._fails(texts, before)) is not None:
@@ -109,8 +130,18 @@ def rows(request: EmbedRequest) -> tuple[Vector, ...]:
     return tuple(vector(text)[:2] for text in request.texts)
 
 
-def home(*far: Embedder, **rule: Any) -> Router:
-    return Router(policy(*(each.model for each in far), **rule), {each.model.name: each for each in far})
+def home(*far: Embedder, ledger: Any = None, budgets: tuple[Budget, ...] = (), **rule: Any) -> Router:
+    by = replace(policy(*(each.model for each in far), **rule), budgets=budgets)
+    return Router(by, {each.model.name: each for each in far}, ledger=ledger)
+
+
+def covers(error: DevSynthError, request: EmbedRequest, far: Embedder) -> None:
+    """Each text has a vector, or a failure; and it has a vector if one was paid."""
+    vectors = error.vectors or (None,) * len(request.texts)
+    expected = rows(request)
+    assert [place for place, row in enumerate(vectors) if row is None] == sorted(error.failures)
+    assert all(row in (None, expected[place]) for place, row in enumerate(vectors))
+    assert far.embedded == Counter(text for text, row in zip(request.texts, vectors, strict=True) if row is not None)
 
 
 def ask(request: Request, *far: Embedder, **rule: Any) -> Any:
@@ -391,6 +422,154 @@ def test_the_ceiling_holds_over_all_parts_together() -> None:
     assert sum(each.worst_micros or 0 for each in error.attempts) <= (worst + 1e-5) * 1e6
 
 
+def worst_usd(parts: int) -> float:
+    """Of so many parts of 96 texts, and a little more."""
+    return estimate_tokens(EmbedRequest(texts=batch(96 * parts).texts).text) * 10e-6 + 1e-4
+
+
+class TestMoney:
+    def test_where_a_budget_in_code_ends_in_the_midst_of_it_what_was_paid_is_there(self) -> None:
+        far, request = Embedder(), batch(96 * 9)
+
+        async def main() -> tuple[Any, float]:
+            router = home(far)
+            with router.budget(usd=worst_usd(6)) as budget, pytest.raises(BudgetExceeded) as raised:
+                await router.complete(request)
+            return raised.value, budget.spent_usd
+
+        error, spent_usd = run_virtually(main())
+        assert (error.account, error.limit_usd) == ("run", pytest.approx(worst_usd(6), abs=1e-6))
+        assert 4 * 96 <= len(far.embedded) < 9 * 96
+        covers(error, request, far)
+        assert {type(each) for each in error.failures.values()} == {BudgetExceeded}
+        assert sum(each.cost_usd or 0 for each in error.attempts) == pytest.approx(spent_usd)
+        assert spent_usd <= worst_usd(6)
+
+    async def test_so_it_is_where_a_budget_of_the_policy_ends_and_the_ledger_agrees(self, tmp_path: Path) -> None:
+        far, request = Embedder(takes_s=0), batch(96 * 9)
+        budgets = (Budget(scope="project", limit_usd=worst_usd(6)),)
+        async with home(far, ledger=tmp_path / "ledger.db", budgets=budgets) as router:
+            with pytest.raises(BudgetExceeded) as raised:
+                await router.complete(replace(request, project="index"))
+        error = raised.value
+        assert error.account == "project:index"
+        assert error.resets_at is not None
+        assert 0 < len(far.embedded) < 9 * 96
+        covers(error, request, far)
+        with read_ledger(tmp_path / "ledger.db") as ledger:
+            entries, total = list(ledger.entries()), ledger.total()
+        assert [each["attempt"] for each in entries] == sorted(each.number for each in error.attempts)
+        assert total.cost_micros == sum(each.cost_micros or 0 for each in error.attempts) > 0
+
+    async def test_without_an_event_loop_the_error_is_the_same_one(self) -> None:
+        far, request = (
+            Embedder(lambda asked, _: ContentFiltered("no") if "3 text" in asked else None, takes_s=0),
+            batch(9),
+        )
+        with home(far).sync as router, pytest.raises(ContentFiltered, match=r"^text 4 of 9: no$") as raised:
+            router.embed_batch(request.texts)
+        covers(raised.value, request, far)
+        assert list(raised.value.failures) == [3]
+
+
+class TestACircuitThatOpensInTheMidstOfIt:
+    """The part that holds text 200 fails, five times or for ever; those before it have come by then."""
+
+    def fails(self, times: int) -> Embedder:
+        return Embedder(
+            lambda asked, before: ProviderUnavailable("down") if "200 text" in asked and before < times else None
+        )
+
+    def test_after_the_wait_only_what_is_lacking_is_asked_for(self) -> None:
+        far = self.fails(5)
+        response, took_s = ask(batch(300), far, retry=replace(NO_WAIT, attempts=9))
+        assert response.vectors == rows(batch(300))
+        assert set(far.embedded.values()) == {1}
+        assert sorted(far.sizes) == [12, *[96] * 8]
+        assert response.usage == Usage(far.tokens, 0)
+        assert len(response.attempts) == len(far.requests)
+        assert response.cost_usd == pytest.approx(sum(each.cost_usd or 0 for each in response.attempts))
+        assert not response.cached
+        assert took_s > 6
+
+    @pytest.mark.parametrize("total_s", [6, 60])
+    def test_where_nobody_comes_back_what_came_before_is_there(self, total_s: float) -> None:
+        far = self.fails(1000)
+        error, _ = ask(batch(300), far, retry=replace(NO_WAIT, attempts=9), timeouts=Timeouts(total_s=total_s))
+        assert type(error) is (CircuitOpen if total_s == 6 else ProviderUnavailable)
+        covers(error, batch(300), far)
+        assert list(error.failures) == list(range(192, 288))
+        assert len(error.attempts) == len(far.requests)
+
+    def test_equal_batches_at_the_same_time_wait_and_pay_together(self) -> None:
+        far = self.fails(5)
+
+        async def main() -> Any:
+            router = home(far, retry=replace(NO_WAIT, attempts=9))
+            return await asyncio.gather(*(router.complete(batch(300)) for _ in range(3)))
+
+        assert [each.vectors for each in run_virtually(main())] == [rows(batch(300))] * 3
+        assert set(far.embedded.values()) == {1}
+
+
+class TestWhatAnErrorHolds:
+    def error(self) -> DevSynthError:
+        """Of a batch of which all came but one text, which two models refused."""
+        b = Embedder(lambda asked, _: ContextTooLong("no") if "3 text" in asked else None, of=model("b", model="a"))
+        a = Embedder(lambda asked, _: ContextTooLong("no") if "3 text" in asked else None)
+        told, _ = ask(batch(100), a, b)
+        assert isinstance(told, AllProvidersFailed)
+        return told
+
+    def test_of_a_part_no_model_tells(self) -> None:
+        error = self.error()
+        assert isinstance(error, AllProvidersFailed)
+        for each in (*error.exceptions, *error.failures.values()):
+            assert (each.vectors, dict(each.failures)) == ((), {})
+
+    def test_it_can_be_pickled_and_copied(self) -> None:
+        error = self.error()
+        for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+            assert again.vectors == error.vectors
+            assert {place: repr(each) for place, each in again.failures.items()} == {
+                place: repr(each) for place, each in error.failures.items()
+            }
+
+    def test_vectors_are_neither_in_its_text_nor_in_traces_and_logs(
+        self, spans: Callable[[], list[ReadableSpan]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        error = self.error()
+        assert error.vectors[42] == vector("42 text")[:2] == (42.0, 7.0)
+        logging.getLogger("x").error("failed: %r", error, exc_info=error)
+        traces = [each.to_json() for each in spans()]
+        assert traces
+        assert "42.0" not in f"{error} {error!r} {caplog.text} {json.dumps(failure_as_json(error))} {traces}"
+
+    @pytest.mark.parametrize("status", [400, 405])
+    def test_nobody_else_holds_it(self, status: int) -> None:
+        """A batch is large: it is to end without the garbage collector."""
+
+        async def main() -> Any:
+            try:
+                await Splitting(far).complete(batch(100))
+            except DevSynthError as error:
+                return weakref.ref(error)
+
+        class Refusing(Embedder):
+            @override
+            async def send(self, request: Request) -> Reply:
+                if "3 text" in request.text.split("\n"):
+                    raise RequestRejected("no", status=status)
+                return await super().send(request)
+
+        far = Refusing()
+        gc.disable()
+        try:
+            assert run_virtually(main())() is None
+        finally:
+            gc.enable()
+
+
 async def test_cancelling_it_cancels_all_parts() -> None:
     far = Embedder()
     task = asyncio.ensure_future(home(far).complete(batch(1000)))
@@ -442,6 +621,22 @@ def test_two_equal_batches_at_the_same_time_are_one() -> None:
     first, second = run_virtually(main())
     assert first.vectors == second.vectors == rows(batch(300))
     assert (len(far.requests), second.shared, second.cost_usd) == (4, True, 0)
+
+
+def test_two_equal_batches_that_fail_in_part_are_told_the_same_each_by_an_error_of_its_own() -> None:
+    far, request = Embedder(lambda asked, _: ContentFiltered("no") if "7 text" in asked else None), batch(300)
+
+    async def main() -> Any:
+        router = home(far)
+        return [each async for each in router.complete_all([request, request])]
+
+    first, second = run_virtually(main())
+    assert first is not second
+    for each in (first, second):
+        assert str(each) == "text 8 of 300: no"
+        covers(each, request, far)
+        assert list(each.failures) == [7]
+    assert (len(first.attempts), second.attempts) == (len(far.requests), ())
 
 
 some = st.integers(1, 300)
