@@ -8,11 +8,17 @@ from types import MappingProxyType
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
+from .analysis import estimate_tokens
 from .errors import AllProvidersFailed, ContentFiltered, ContextTooLong, DevSynthError, RequestRejected
 from .retold import retold
 from .types import Chunk, Model, Vector
 
 _REFUSED = (400, 422)
+_MOST_TOKENS_A_CHARACTER = 3
+"""More than any estimate has, so that small batches need none."""
+
+Part = Sequence[int]
+"""Some texts of a batch, by their places, from 0."""
 
 
 class Capacity(NamedTuple):
@@ -40,6 +46,20 @@ def may_be_parted(error: DevSynthError) -> bool:
         return any(map(may_be_parted, error.exceptions))
     refused = isinstance(error, RequestRejected) and error.status in _REFUSED
     return refused or isinstance(error, ContextTooLong | ContentFiltered)
+
+
+def in_parts(texts: Sequence[str], places: Sequence[int], capacity: Capacity) -> list[Part]:
+    """As few as hold the texts at *places* in their order, none over *capacity* but what is a single text."""
+    if len(places) <= capacity.texts and sum(map(len, texts)) * _MOST_TOKENS_A_CHARACTER <= capacity.tokens:
+        return [places]
+    parts, first, tokens = list[Part](), 0, 0
+    for number, place in enumerate(places):
+        more = estimate_tokens(texts[place])
+        if number > first and (number - first == capacity.texts or tokens + more > capacity.tokens):
+            parts.append(places[first:number])
+            first, tokens = number, 0
+        tokens += more
+    return [*parts, places[first:]]
 
 
 def taken(error: DevSynthError, of: int) -> tuple[list[Vector | None], Mapping[int, DevSynthError]]:

@@ -56,8 +56,8 @@ class Failed(NamedTuple):
     failures: Mapping[int, DevSynthError] = MappingProxyType({})
 
     def tell(self, error: DevSynthError) -> None:
-        """Have *error* say it, too."""
-        if self.failures:
+        """Have *error* say it, if it says nothing of them itself."""
+        if self.failures and not error.failures:
             error.vectors, error.failures = self
 
 
@@ -112,12 +112,12 @@ class Patience:
         """The request to decide again, where it failed because circuits opened before it; else raises *error*."""
         tired, before, self._made = self._waited or self._made > 0, self._made, self._tally.begun
         asked = self._made > before
-        self._failed = Failed(error.vectors, error.failures)
+        self._failed = Failed(error.vectors, error.failures) if error.failures else self._failed
         if not _refused(error) or (asked and tired):
             if isinstance(error, CircuitOpen) and isinstance(error.__cause__, ProviderError):
                 error = error.__cause__  # why the last try failed says more than that there was no other
                 error.attempts = self._tally.attempts
-                self._failed.tell(error)
+            self._failed.tell(error)
             raise error
         return request.on(reason="retry") if asked else request
 

@@ -39,6 +39,7 @@ from devsynth_providers import (
     OpenAIProvider,
     ProviderError,
     ProviderPort,
+    ProviderTimeout,
     ProviderUnavailable,
     RateLimitError,
     Reply,
@@ -427,7 +428,7 @@ def worst_usd(parts: int) -> float:
     return estimate_tokens(EmbedRequest(texts=batch(96 * parts).texts).text) * 10e-6 + 1e-4
 
 
-class TestMoney:
+class TestWhatEndsABatch:
     def test_where_a_budget_in_code_ends_in_the_midst_of_it_what_was_paid_is_there(self) -> None:
         far, request = Embedder(), batch(96 * 9)
 
@@ -460,6 +461,13 @@ class TestMoney:
             entries, total = list(ledger.entries()), ledger.total()
         assert [each["attempt"] for each in entries] == sorted(each.number for each in error.attempts)
         assert total.cost_micros == sum(each.cost_micros or 0 for each in error.attempts) > 0
+
+    def test_where_time_ends_what_came_by_then_is_there(self) -> None:
+        far, request = Embedder(), batch(96 * 9)
+        error, took_s = ask(request, far, timeouts=Timeouts(total_s=2.5))
+        assert (type(error), took_s) == (ProviderTimeout, 2.5)
+        covers(error, request, far)
+        assert list(error.failures) == list(range(96 * 8, 96 * 9))
 
     async def test_without_an_event_loop_the_error_is_the_same_one(self) -> None:
         far, request = (

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing_extensions import override
 
 from .. import telemetry
-from ..analysis import estimate_tokens
-from ..batches import Capacity, may_be_parted, once, taken, telling
+from ..batches import Capacity, Part, in_parts, may_be_parted, once, taken, telling
 from ..errors import AllProvidersFailed, DevSynthError, MalformedResponse, NotPaid, ProviderError
 from ..port import ProviderPort
 from ..reply import Reply
@@ -22,11 +21,6 @@ AT_ONCE = 4
 """Parts of one batch under way at the same time."""
 ENOUGH = 16
 """When so many texts were refused alone, and none was taken, it is the request that is refused, not the texts."""
-_MOST_TOKENS_A_CHARACTER = 3
-"""More than any estimate has, so that small batches need none."""
-
-Part = Sequence[int]
-"""Some texts of a batch, by their places, from 0."""
 
 
 class Splitting(Wrapper):
@@ -50,7 +44,7 @@ class Splitting(Wrapper):
             return await self.inner.send(request)
         request, started = request.begun(), asyncio.get_running_loop().time()
         batch = _Batch(self.inner, request)
-        parts = _parts(request.texts, batch.lacking, Capacity.of(self._models or (self.model,)))
+        parts = in_parts(request.texts, batch.lacking, Capacity.of(self._models or (self.model,)))
         if [len(part) for part in parts] == [len(request.texts)]:
             try:
                 return await self.inner.send(request)
@@ -193,9 +187,9 @@ class _Batch:
         refusals, failures, end = self._refusals, self._failures, self._end
         self._refusals, self._failures, self._end = {}, {}, None
         first = min(refusals, default=None)
-        unasked = end or self._malformed("a part of a batch was cancelled by somebody else")
-        of_each = dict.fromkeys(self.lacking, unasked) | failures | refusals
-        error = misfits or unasked
+        other = end or misfits or self._malformed("a part of the batch was cancelled by somebody else")
+        of_each = dict.fromkeys(self.lacking, other) | failures | refusals
+        error = other
         if end is not None and not may_be_parted(end):
             error = end
         elif first is not None:
@@ -225,20 +219,6 @@ class _Batch:
         reply.usage, reply.attempts, reply.degraded = usage, self._tally.attempts, told.degraded
         reply.cached = all(each.cached for each in replies) and not self._before
         return reply
-
-
-def _parts(texts: Sequence[str], places: Sequence[int], capacity: Capacity) -> list[Part]:
-    """As few as hold the texts at *places* in their order, none over *capacity* but what is a single text."""
-    if len(places) <= capacity.texts and sum(map(len, texts)) * _MOST_TOKENS_A_CHARACTER <= capacity.tokens:
-        return [places]
-    parts, first, tokens = list[Part](), 0, 0
-    for number, place in enumerate(places):
-        more = estimate_tokens(texts[place])
-        if number > first and (number - first == capacity.texts or tokens + more > capacity.tokens):
-            parts.append(places[first:number])
-            first, tokens = number, 0
-        tokens += more
-    return [*parts, places[first:]]
 
 
 def _halves(part: Part, error: DevSynthError) -> list[Part]:
