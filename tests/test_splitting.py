@@ -350,6 +350,22 @@ def test_a_part_that_has_failed_for_good_lets_no_other_begin_and_those_under_way
     assert len(error.failures) == 96 * 20 - far.embedded.total()
 
 
+def test_parts_under_way_are_let_end_and_no_other_is_begun() -> None:
+    class Failing(Embedder):
+        @override
+        async def send(self, request: Request) -> Reply:
+            if "300 text" in request.text.split("\n"):
+                raise AuthenticationError("no", status=403)
+            return await super().send(request)
+
+    far, request = Failing(), batch(96 * 20)
+    error, took_s = ask(request, far)
+    assert (type(error), took_s) == (AuthenticationError, 1.0)
+    assert far.sizes == [96] * (AT_ONCE - 1)
+    assert error.vectors == (*rows(request)[: 96 * 3], *[None] * (96 * 17))
+    covers(error, request, far)
+
+
 def test_what_ends_a_batch_is_told_before_what_was_refused() -> None:
     def fails(texts: Sequence[str], _: int) -> ProviderError | None:
         if "0 text" in texts:
