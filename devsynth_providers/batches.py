@@ -1,15 +1,24 @@
-"""What is known of batches of texts: how many one request may hold, and which refusals are of the whole alone."""
+"""What is known of batches of texts: how many one request may hold, which refusals are of some of the texts alone, and
+what an error says of each."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
-from .errors import AllProvidersFailed, ContextTooLong, ProviderError, RequestRejected
-from .types import Chunk, Model
+from .analysis import estimate_tokens
+from .errors import AllProvidersFailed, ContentFiltered, ContextTooLong, DevSynthError, RequestRejected
+from .retold import retold
+from .types import Chunk, Model, Vector
 
 _REFUSED = (400, 422)
+_MOST_TOKENS_A_CHARACTER = 3
+"""More than any estimate has, so that small batches need none."""
+
+Part = Sequence[int]
+"""Some texts of a batch, by their places, from 0."""
 
 
 class Capacity(NamedTuple):
@@ -31,11 +40,82 @@ OTHERS = Capacity(96, 20_000)
 """The least that is usual: Cohere takes 96 texts ("Embed API"), Vertex AI 20,000 tokens ("Text embeddings API")."""
 
 
-def may_be_parted(error: ProviderError) -> bool:
-    """Whether some of the texts may be taken where all of them were not."""
+def may_be_parted(error: DevSynthError) -> bool:
+    """Whether some of the texts may be taken where all of them were not: it is of their size, or of what they say."""
     if isinstance(error, AllProvidersFailed):
         return any(map(may_be_parted, error.exceptions))
-    return isinstance(error, ContextTooLong) or (isinstance(error, RequestRejected) and error.status in _REFUSED)
+    refused = isinstance(error, RequestRejected) and error.status in _REFUSED
+    return refused or isinstance(error, ContextTooLong | ContentFiltered)
+
+
+def in_parts(texts: Sequence[str], places: Sequence[int], capacity: Capacity) -> list[Part]:
+    """As few as hold the texts at *places* in their order, none over *capacity* but what is a single text."""
+    if len(places) <= capacity.texts and sum(map(len, texts)) * _MOST_TOKENS_A_CHARACTER <= capacity.tokens:
+        return [places]
+    parts, first, tokens = list[Part](), 0, 0
+    for number, place in enumerate(places):
+        more = estimate_tokens(texts[place])
+        if number > first and (number - first == capacity.texts or tokens + more > capacity.tokens):
+            parts.append(places[first:number])
+            first, tokens = number, 0
+        tokens += more
+    return [*parts, places[first:]]
+
+
+def taken(error: DevSynthError, of: int) -> tuple[list[Vector | None], Mapping[int, DevSynthError]]:
+    """What *error* says of each of so many texts, their vectors and failures. It is taken off it, and off the errors of
+    the models that failed: places in a part are none in the whole."""
+    vectors, failures = list[Vector | None]([None] * of), dict[int, DevSynthError]()
+    for each in (error, *(error.exceptions if isinstance(error, AllProvidersFailed) else ())):
+        if len(each.vectors) == of:
+            vectors = [one or other for one, other in zip(vectors, each.vectors, strict=True)]
+        failures |= each.failures
+        if each.vectors or each.failures:
+            each.vectors, each.failures = (), {}
+    return vectors, failures
+
+
+def telling(
+    error: DevSynthError,
+    vectors: Sequence[Vector | None],
+    failures: Mapping[int, DevSynthError] = MappingProxyType({}),
+) -> DevSynthError:
+    """*error*, which says what came of each text of a batch: *vectors*, and of those without one, *failures*, or else
+    that it is the failure of the text."""
+    if len(vectors) > 1:
+        copies = dict[int, DevSynthError]()
+        lacking = [place for place, vector in enumerate(vectors) if vector is None]
+        error.failures = {place: _by_itself(failures.get(place, error), copies) for place in lacking}
+        error.vectors = () if len(lacking) == len(vectors) else tuple(vectors)
+    return error
+
+
+class ByText(NamedTuple):
+    """What came of some texts, whatever their places."""
+
+    vectors: dict[str, Vector]
+    failures: dict[str, DevSynthError]
+
+    @classmethod
+    def of(cls, error: DevSynthError, texts: Sequence[str]) -> Self:
+        """As *error* says, of *texts*: ``taken`` off it."""
+        vectors, failures = taken(error, len(texts))
+        came = {text: vector for text, vector in zip(texts, vectors, strict=True) if vector is not None}
+        return cls(came, {texts[place]: failure for place, failure in failures.items()})
+
+    def tell(self, error: DevSynthError, texts: Sequence[str]) -> None:
+        """Have *error* say it of *texts*."""
+        failures = {place: self.failures[text] for place, text in enumerate(texts) if text in self.failures}
+        telling(error, [self.vectors.get(text) for text in texts], failures)
+
+
+def _by_itself(error: DevSynthError, copies: dict[int, DevSynthError]) -> DevSynthError:
+    """*error* as a value: it tells of no attempts, holds no frames, and is one for all the texts that it is of."""
+    own = copies.get(id(error))
+    if own is None:
+        copy = retold(error, led=False)
+        own = copies[id(error)] = (copy if isinstance(copy, DevSynthError) else error).with_traceback(None)
+    return own
 
 
 async def once(chunk: Chunk) -> AsyncGenerator[Chunk, None]:

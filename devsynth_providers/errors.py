@@ -29,15 +29,16 @@ DevSynthError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from .types import Attempt, Rejection, Usage
+    from .types import Attempt, Rejection, Usage, Vector
 
 
 class DevSynthError(Exception):
@@ -45,6 +46,12 @@ class DevSynthError(Exception):
 
     kind: ClassVar[str] = "error"
     """The stable, low-cardinality name that traces and metrics carry as ``error.type``."""
+    vectors: tuple[Vector | None, ...] = ()
+    """Of a batch of texts to embed that failed in part: what came all the same, in the order of the texts, and ``None``
+    where nothing did. Empty where nothing came at all, and of every other request."""
+    failures: Mapping[int, DevSynthError] = MappingProxyType({})
+    """Of a batch that was asked: by its place, from 0, why each text that has no vector has none. The attempts of all
+    are told by the error that was raised, and not by these."""
 
 
 class ConfigurationError(DevSynthError, ValueError):

@@ -137,6 +137,7 @@ class Flight:
             await self.leave(listener)
             if isinstance(error, ProviderError | NotPaid):
                 error.attempts = tally.attempts
+            tally.vectors |= self.request.call.tally.vectors  # whoever asks anew needs no more than what is lacking
             raise
         inner = self.reply
         if inner is None:

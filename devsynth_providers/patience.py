@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 from . import telemetry
 from .decisions import Note
@@ -15,7 +17,7 @@ from .errors import AllProvidersFailed, CircuitOpen, DevSynthError, NoModelFits,
 from .health import LOOK_AGAIN_S, Circuit, Health
 from .measured import Measured
 from .policy import Conditions, Facts
-from .types import Call, Plan, Request
+from .types import Call, Plan, Request, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,18 @@ def choose(deployment: Deployment, facts: Facts, conditions: Conditions, *, agai
     return Nobody(deployment.policy.plan(facts, conditions._replace(unhealthy={})).models, nobody)
 
 
+class Failed(NamedTuple):
+    """What an error says of each text of a batch."""
+
+    vectors: tuple[Vector | None, ...] = ()
+    failures: Mapping[int, DevSynthError] = MappingProxyType({})
+
+    def tell(self, error: DevSynthError) -> None:
+        """Have *error* say it, if it says nothing of them itself."""
+        if self.failures and not error.failures:
+            error.vectors, error.failures = self
+
+
 class Patience:
     """Decides for one request, as often as it takes to find somebody who may be asked, until *deadline*.
 
@@ -66,9 +80,17 @@ class Patience:
         self._made = 0  # attempts, when it was decided last
         self._draw = random.random()
         self._decided = self._waited = False
+        self._failed = Failed()
 
     async def plan(self) -> Plan:
         """Whom to ask. Raises ``NoModelFits``; and ``CircuitOpen`` if nobody is back in time, or too many wait."""
+        try:
+            return await self._planned()
+        except DevSynthError as error:  # of a batch, a part may have come before it was to be decided anew
+            self._failed.tell(error)
+            raise
+
+    async def _planned(self) -> Plan:
         plan = self._choose()
         if isinstance(plan, Plan):
             return plan
@@ -90,10 +112,12 @@ class Patience:
         """The request to decide again, where it failed because circuits opened before it; else raises *error*."""
         tired, before, self._made = self._waited or self._made > 0, self._made, self._tally.begun
         asked = self._made > before
+        self._failed = Failed(error.vectors, error.failures) if error.failures else self._failed
         if not _refused(error) or (asked and tired):
             if isinstance(error, CircuitOpen) and isinstance(error.__cause__, ProviderError):
                 error = error.__cause__  # why the last try failed says more than that there was no other
                 error.attempts = self._tally.attempts
+            self._failed.tell(error)
             raise error
         return request.on(reason="retry") if asked else request
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from .command import Run
-from .loopback import Answer, Loopback, failure, whole
+from .loopback import Answer, Loopback, failure, vectors, whole
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -42,7 +42,7 @@ def served(server: Loopback, folder: Path) -> str:
     (folder / "policy.yaml").write_text(
         f"""
 models:
-  m: {{provider: openai, base_url: "{server.url}", context_window: 8000, abilities: [chat],
+  m: {{provider: openai, base_url: "{server.url}", context_window: 8000, abilities: [chat, embeddings],
       price: {{input_usd_per_1m: 10, output_usd_per_1m: 30}}}}
 rules: [{{name: all, models: m}}]
 timeouts: {{first_token_s: 60, total_s: 60}}
@@ -70,10 +70,13 @@ def records() -> list[dict[str, Any]]:
 
 
 def asked(server: Loopback) -> list[str]:
-    return [request["messages"][-1]["content"] for request in server.requests]
+    """The prompts, and the texts to embed."""
+    return [text for body in server.requests for text in body.get("input") or [body["messages"][-1]["content"]]]
 
 
 def echo(body: dict[str, Any]) -> Answer:
+    if "input" in body:
+        return vectors(*([float(len(text)), 1.0] for text in body["input"]))
     return whole(f"re {body['messages'][-1]['content']}")
 
 
@@ -172,12 +175,68 @@ class TestWhatIsWritten:
         assert [each["message"] for each in records() if "error" in each] == ["ZeroDivisionError: division by zero"]
 
 
+def refuse_long_texts(body: dict[str, Any]) -> Answer:
+    return failure(400, "too long") if any(len(text) > 5 for text in body["input"]) else echo(body)
+
+
+@pytest.mark.loads_litellm
+class TestTextsToEmbed:
+    def test_a_line_may_have_one_or_many_beside_lines_that_ask(self, batch: Ask, served: str, server: Loopback) -> None:
+        server.script(echo)
+        ask({"embed": "abc", "id": 7, "project": "p", "tags": ["x"]}, {"prompt": "hi"}, {"embed": ["a", "bb", "a"]})
+        code, out, _ = batch(policy=served)
+        assert (code, out) == (0, "3 of 3 lines answered, 0 failed, $0.00023\n")
+        one, text, many = sorted(records(), key=lambda each: int(each["line"]))
+        assert (one["id"], one["vectors"], "text" in one) == (7, [[3, 1]], False)
+        assert (one["model"], one["provider"], one["usage"]["input_tokens"]) == ("m", "openai", 5)
+        assert (one["cost_usd"], one["attempts"], one["cached"]) == (0.00005, 1, False)
+        assert (text["text"], "vectors" in text) == ("re hi", False)
+        assert many["vectors"] == [[1, 1], [2, 1], [1, 1]]
+
+    def test_where_some_fail_the_line_says_which_and_has_the_vectors_of_the_others(
+        self, batch: Ask, served: str, server: Loopback
+    ) -> None:
+        server.script(refuse_long_texts)
+        ask({"embed": ["a", "much too long", "bb"]}, {"embed": "longer"}, {"embed": ["a", "b"]})
+        code, out, _ = batch(policy=served)
+        assert code == 5
+        assert out.startswith("1 of 3 lines answered, 2 failed (2 rejected), $")
+        part, none, _ = sorted(records(), key=lambda each: int(each["line"]))
+        assert (part["error"], part["message"][:13]) == ("rejected", "text 2 of 3: ")
+        assert part["vectors"] == [[1, 1], None, [2, 1]]
+        assert {place: each["error"] for place, each in part["failures"].items()} == {"1": "rejected"}
+        assert "too long" in part["failures"]["1"]["message"]
+        assert (none["error"], "vectors" in none, "failures" in none) == ("rejected", False, False)
+        assert part["attempts"] == 5
+
+    def test_a_line_that_failed_in_part_is_asked_whole_again_if_told(
+        self, batch: Ask, served: str, server: Loopback
+    ) -> None:
+        server.script(refuse_long_texts)
+        ask({"embed": ["a", "much too long"]}, {"embed": "b"})
+        batch(policy=served)
+        server.script(echo)
+        before = len(server.requests)
+        assert batch(policy=served)[0] == 5
+        assert len(server.requests) == before
+        assert batch("--retry-failed", policy=served)[0] == 0
+        assert asked(server)[-2:] == ["a", "much too long"]
+        assert records()[-1]["vectors"] == [[1, 1], [13, 1]]
+        assert json.loads(batch("--json", "--retry-failed", policy=served)[1])["asked"] == 0
+
+    def test_a_line_whose_texts_have_changed_is_told(self, batch: Ask) -> None:
+        ask({"embed": ["a", "b"]})
+        batch()
+        ask({"embed": ["a", "c"]})
+        assert batch()[2].startswith("error: in.jsonl:1: this line has changed since it was asked; ")
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("line", "said"),
         [
             ("{", "not JSON: Expecting property name enclosed in double quotes, at character 2"),
-            ("[1]", "a line is a JSON object, with prompt or messages"),
+            ("[1]", "a line is a JSON object, with prompt or messages, or with embed"),
             ("[" * 100_000, "it is nested too deeply"),
             ("{}", "a request needs a prompt or messages"),
             ('{"prompt": ""}', "the prompt is empty"),
@@ -189,6 +248,18 @@ class TestMistakes:
             ('{"prompt": "a", "id": 1e999}', "1e999 is no number of JSON"),
             ('{"prompt": "a", "id": ' + "1" * 5000 + "}", "a number has too many digits"),
             ('{"prompt": "a", "prompt": "b"}', "a key stands there twice"),
+            ('{"embed": []}', "there is nothing to embed: give at least one text"),
+            ('{"embed": ["a", ""]}', "an empty text has no embedding"),
+            ('{"embed": ["a", 1]}', "a text to embed must be text, not int"),
+            ('{"embed": {"a": 1}}', "embed is a text, or a list of texts, not dict"),
+            ('{"embed": null}', "embed is a text, or a list of texts, not NoneType"),
+            ('{"embde": "a"}', "unknown key 'embde'; did you mean 'embed'?"),
+            ('{"embed": "a", "prompt": "b"}', "'prompt' says nothing beside 'embed'; a line either asks or embeds"),
+            ('{"embed": "a", "temperature": 0}', "'temperature' says nothing beside 'embed'"),
+            ('{"embed": "a", "max_cost": 1}', "unknown key 'max_cost'; did you mean 'max_cost_usd'?"),
+            ('{"embed": "a", "xyz": 1}', "unknown key 'xyz'; what is yours goes into id"),
+            ('{"embed": "a", "project": 7}', "project must be text, not 7"),
+            ('{"embed": "a", "tags": 7}', "this can not be asked: TypeError"),
             ('{"messages": 5}', "this can not be asked: TypeError"),
             ('{"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]}', "this can not be asked: KeyError"),
         ],
@@ -378,7 +449,8 @@ class TestEndingInTheMidst:
     def test_killed_it_goes_on_and_asks_nothing_twice_that_was_answered(
         self, served: str, server: Loopback, folder: Path
     ) -> None:
-        ask(*prompts(100))
+        lines = [{"embed": f"p{n}"} if n % 2 else {"prompt": f"p{n}"} for n in range(1, 101)]
+        ask(*lines)
         line = command("--policy", served, "--at-once", "4")
         left = iter(range(QUICK))
         server.script(lambda body: echo(body) if next(left, None) is not None else Answer([b"{"], then="hang"))
@@ -391,11 +463,13 @@ class TestEndingInTheMidst:
             file.write('{"line": 100, "id": nu')
         server.script(echo)
         done = subprocess.run(line, capture_output=True, text=True, timeout=90, check=False)
-        assert (done.returncode, done.stdout) == (0, "100 of 100 lines answered, 0 failed, $0.013\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, "100 of 100 lines answered, 0 failed, $0.009\n"), done.stderr
         times = Counter(asked(server))
         assert (len(answered), {times[prompt] for prompt in answered}) == (QUICK, {1})
         assert Counter(times.values()) == {1: 96, 2: 4}  # what was under way at the kill
-        assert sorted((each["line"], each["text"]) for each in records()) == [(n, f"re p{n}") for n in range(1, 101)]
+        told = {each["line"]: each.get("text", each.get("vectors")) for each in records()}
+        assert told == {n: [[len(f"p{n}"), 1]] if n % 2 else f"re p{n}" for n in range(1, 101)}
+        assert len(records()) == 100
 
     @pytest.mark.parametrize("as_json", [False, True])
     def test_interrupted_it_ends_cleanly_and_says_how_to_go_on(self, folder: Path, as_json: bool) -> None:

@@ -10,8 +10,19 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from devsynth_providers import ChatRequest, ConfigurationError, Model, ResponseCache, Router, StreamInterrupted
+from devsynth_providers import (
+    AuthenticationError,
+    ChatRequest,
+    ConfigurationError,
+    EmbedRequest,
+    Model,
+    RequestRejected,
+    ResponseCache,
+    Router,
+    StreamInterrupted,
+)
 from devsynth_providers.errors import ProviderUnavailable
+from devsynth_providers.layers.cached import Cached
 from devsynth_providers.stores.ledger_reader import By, read_ledger
 from devsynth_providers.testing import ScriptedProvider
 from devsynth_providers.types import Chunk, Keep, Tenant, ToolCallPart, Usage, fingerprint
@@ -129,6 +140,47 @@ async def test_of_texts_to_embed_only_the_new_ones_are_asked_for(cache: Response
     assert await asked.embed_batch(["ccc", "bb", "ccc", "a"]) == [[3, 0.5], [2, 0.5], [3, 0.5], [1, 0.5]]
     assert await asked.embed("bb") == [2, 0.5]
     assert [each.text for each in provider.requests] == ["a\nbb", "ccc"]
+
+
+def vector(text: str) -> tuple[float, ...]:
+    return (float(len(text)), 0.5)
+
+
+async def test_where_new_texts_fail_the_error_has_the_vectors_that_are_kept(cache: ResponseCache) -> None:
+    provider = ScriptedProvider("", AuthenticationError("no", status=403), vectors=vector)
+    asked = router(cache, provider)
+    await asked.embed_batch(["a", "bb"])
+    with pytest.raises(AuthenticationError) as raised:
+        await asked.embed_batch(["ccc", "bb", "ccc", "a", "dddd"])
+    assert raised.value.vectors == (None, vector("bb"), None, vector("a"), None)
+    assert {place: str(each) for place, each in raised.value.failures.items()} == {0: "no", 2: "no", 4: "no"}
+
+
+async def test_what_came_of_a_batch_that_failed_in_part_is_kept(cache: ResponseCache) -> None:
+    no, texts = RequestRejected("no", status=400), ["x" * length for length in range(1, 99)]
+    far = ScriptedProvider("", no, no, "", "", vectors=vector)  # 96 texts, two, each of them; then what lacks
+    asked = router(cache, far)
+    with pytest.raises(RequestRejected, match=r"^text 97 of 98: no$") as raised:
+        await asked.embed_batch(texts)
+    assert raised.value.vectors == (*map(vector, texts[:96]), None, vector(texts[97]))
+    assert await asked.embed_batch(texts) == [list(vector(text)) for text in texts]
+    assert [len(each.texts) for each in far.requests if isinstance(each, EmbedRequest)] == [96, 2, 1, 1, 1]
+
+
+async def test_what_comes_of_a_batch_in_part_from_whoever_is_asked_is_kept_by_whoever_asks(
+    cache: ResponseCache,
+) -> None:
+    """Here, whoever is asked is a router itself, and keeps nothing."""
+    no, texts = RequestRejected("no", status=400), ["x" * length for length in range(1, 4)]
+    far = ScriptedProvider(no, "", no, no, "", vectors=vector)
+    inner = Router(policy(PRICEY), {"m": far})
+    keys = {text: fingerprint(Tenant(None, None), EmbedRequest(texts=(text,)), [PRICEY]) for text in texts}
+    with pytest.raises(RequestRejected) as raised:
+        await Cached(inner, cache, Keep()).complete(EmbedRequest(texts=tuple(texts)))
+    kept = await cache.get_many("(None, None)", [key or "" for key in keys.values()])
+    assert raised.value.vectors == tuple(vector(text) if keys[text] in kept else None for text in texts)
+    assert len(kept) == 2
+    assert {place: str(each) for place, each in raised.value.failures.items()} == {1: "no"}
 
 
 async def test_vectors_of_one_tenant_are_not_given_to_another(cache: ResponseCache) -> None:

@@ -21,6 +21,7 @@ from typing_extensions import override
 from devsynth_providers import (
     FREE,
     AllProvidersFailed,
+    AuthenticationError,
     BudgetExceeded,
     ChatRequest,
     Chunk,
@@ -477,7 +478,24 @@ class TestErrors:
         home = Home()
         wrong, fine = home.all_of(home.ask("a", "b", "bad", "d"), home.ask("e"))
         assert str(wrong) == "text 3 of 4: a bad text"
+        assert wrong.vectors == (vector("a"), vector("b"), None, vector("d"))
+        assert {place: str(each) for place, each in wrong.failures.items()} == {2: "a bad text"}
         assert right(fine, "e")
+
+    async def test_what_was_kept_is_told_to_whoever_asked_for_it_and_to_nobody_else(self, tmp_path: Path) -> None:
+        cache, home = ResponseCache(directory=tmp_path), Home(far=Embedder(takes_s=0))
+        kept = policy(home.far.model, join_embeddings_s=0.01, cache=Keep())
+        home.router = Router(kept, {"e": home.far}, cache=cache)
+        await asyncio.gather(home.ask("a"), home.ask("b"))
+        home.far._failures = [AuthenticationError("no", status=403)]
+        one, two = await asyncio.gather(home.ask("a", "c", "a"), home.ask("b", "d"))
+        await cache.aclose()
+        assert home.far.batches == [("a", "b"), ("c", "d")]
+        assert (one.vectors, two.vectors) == ((vector("a"), None, vector("a")), (vector("b"), None))
+        for told in (one, two):
+            assert {place: (type(each), str(each)) for place, each in told.failures.items()} == {
+                1: (AuthenticationError, "no")
+            }
 
     def test_what_nobody_is_to_blame_for_goes_to_all_each_by_an_error_of_its_own(self) -> None:
         home = Home(*[ProviderUnavailable("down", status=503)] * 3)

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import gc
+import json
+import logging
+import pickle
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +24,12 @@ from typing_extensions import override
 from devsynth_providers import (
     AllProvidersFailed,
     AuthenticationError,
+    Budget,
+    BudgetExceeded,
     ChatRequest,
     Chunk,
+    CircuitOpen,
+    ContentFiltered,
     ContextTooLong,
     DevSynthError,
     EmbedRequest,
@@ -27,18 +39,22 @@ from devsynth_providers import (
     OpenAIProvider,
     ProviderError,
     ProviderPort,
+    ProviderTimeout,
     ProviderUnavailable,
     RateLimitError,
     Reply,
     Request,
     RequestRejected,
     Router,
+    Timeouts,
     Usage,
     stack,
 )
 from devsynth_providers.analysis import estimate_tokens
 from devsynth_providers.batches import OPENAI, OTHERS, Capacity
+from devsynth_providers.cli.leaving import failure as failure_as_json
 from devsynth_providers.layers.splitting import AT_ONCE, Splitting
+from devsynth_providers.stores.ledger_reader import read_ledger
 from devsynth_providers.testing import ScriptedProvider, run_virtually
 from devsynth_providers.types import Vector
 
@@ -52,10 +68,18 @@ class Embedder(ProviderPort):
     """Makes a vector of each text in a second; of what *fails* says, by the texts and how often they were asked before,
     it makes that error."""
 
-    def __init__(self, fails: Fails = lambda texts, before: None, *, of: Model | None = None, size: int = 2) -> None:
+    def __init__(
+        self,
+        fails: Fails = lambda texts, before: None,
+        *,
+        of: Model | None = None,
+        size: int = 2,
+        takes_s: float = 1.0,
+    ) -> None:
         self._model = of or model("a", price=PRICED)
         self._fails = fails
         self._size = size
+        self._takes_s = takes_s
         self._before: Counter[tuple[str, ...]] = Counter()
         self.requests: list[EmbedRequest] = []
         self.embedded: Counter[str] = Counter()
@@ -75,7 +99,7 @@ class Embedder(ProviderPort):
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            await asyncio.sleep(1)
+            await asyncio.sleep(self._takes_s)
         finally:
             self.under_way -= 1
         if (error := self._fails(texts, before)) is not None:
@@ -107,8 +131,18 @@ def rows(request: EmbedRequest) -> tuple[Vector, ...]:
     return tuple(vector(text)[:2] for text in request.texts)
 
 
-def home(*far: Embedder, **rule: Any) -> Router:
-    return Router(policy(*(each.model for each in far), **rule), {each.model.name: each for each in far})
+def home(*far: Embedder, ledger: Any = None, budgets: tuple[Budget, ...] = (), **rule: Any) -> Router:
+    by = replace(policy(*(each.model for each in far), **rule), budgets=budgets)
+    return Router(by, {each.model.name: each for each in far}, ledger=ledger)
+
+
+def covers(error: DevSynthError, request: EmbedRequest, far: Embedder) -> None:
+    """Each text has a vector, or a failure; and it has a vector if one was paid."""
+    vectors = error.vectors or (None,) * len(request.texts)
+    expected = rows(request)
+    assert [place for place, row in enumerate(vectors) if row is None] == sorted(error.failures)
+    assert all(row in (None, expected[place]) for place, row in enumerate(vectors))
+    assert far.embedded == Counter(text for text, row in zip(request.texts, vectors, strict=True) if row is not None)
 
 
 def ask(request: Request, *far: Embedder, **rule: Any) -> Any:
@@ -223,7 +257,6 @@ def test_a_part_that_is_too_large_is_halved_until_it_is_taken(error: Callable[[]
 
 @pytest.mark.parametrize(("texts", "wrong"), [(300, 136), (2, 0), (7, 6), (1000, 999)])
 def test_of_a_text_that_is_to_blame_the_error_says_which_and_not_what_it_says(texts: int, wrong: int) -> None:
-    """What else is under way is cancelled, and no more is begun."""
     said = f"{wrong} text"
     far = Embedder(lambda asked, _: RequestRejected("not like this", status=400, code="bad") if said in asked else None)
     error, _ = ask(batch(texts), far)
@@ -235,11 +268,43 @@ def test_of_a_text_that_is_to_blame_the_error_says_which_and_not_what_it_says(te
     assert far.sizes.count(1) <= 3
 
 
-def test_who_is_to_blame_is_found_before_all_the_other_parts_are_paid_for() -> None:
-    far = Embedder(lambda asked, _: RequestRejected("no", status=400) if "0 text" in asked else None)
-    error, _ = ask(batch(96 * 50), far)
-    assert str(error) == "text 1 of 4800: no"
-    assert far.sizes.count(96) < 40
+@pytest.mark.parametrize(
+    "no", [RequestRejected("no", status=400), ContentFiltered("no"), ContextTooLong("no", status=413)]
+)
+@pytest.mark.parametrize(("texts", "wrong"), [(300, (5, 6, 250)), (2, (1,)), (50, (0, 49)), (3, (0, 1, 2))])
+def test_a_text_that_is_refused_keeps_no_other_from_its_vector(
+    no: ProviderError, texts: int, wrong: Sequence[int]
+) -> None:
+    said = {f"{each} text" for each in wrong}
+    far = Embedder(lambda asked, _: copy.copy(no) if said & set(asked) else None)
+    error, _ = ask(batch(texts), far)
+    assert (type(error), str(error)) == (type(no), f"text {wrong[0] + 1} of {texts}: no")
+    assert {place: (type(each), str(each)) for place, each in error.failures.items()} == {
+        place: (type(no), "no") for place in wrong
+    }
+    expected = [None if place in wrong else row for place, row in enumerate(rows(batch(texts)))]
+    assert error.vectors == (tuple(expected) if any(expected) else ())
+    assert set(far.embedded.values()) <= {1}
+    assert sorted(each.number for each in error.attempts) == list(range(1, len(far.requests) + 1))
+    assert not any(getattr(each, "attempts", ()) for each in error.failures.values())
+
+
+def test_texts_that_are_refused_at_the_beginning_end_nothing() -> None:
+    far = Embedder(lambda asked, _: ContextTooLong("no") if any(int(text.split()[0]) < 40 for text in asked) else None)
+    error, _ = ask(batch(90), far)
+    assert error.vectors == (*[None] * 40, *rows(batch(90))[40:])
+    assert list(error.failures) == list(range(40))
+
+
+@pytest.mark.parametrize("texts", [96, 96 * 200])
+def test_who_refuses_every_text_is_not_asked_for_each_of_them(texts: int) -> None:
+    far = Embedder(lambda *_: RequestRejected("no", status=400))
+    error, _ = ask(batch(texts), far)
+    assert str(error).endswith(f" of {texts}: no")
+    assert len(far.requests) < 200
+    assert error.vectors == ()
+    assert len(error.failures) == texts
+    assert {str(each) for each in error.failures.values()} == {"no"}
 
 
 def test_of_a_single_text_the_error_is_as_it_was() -> None:
@@ -268,16 +333,74 @@ def test_a_text_that_is_too_long_for_all_models_is_named_too() -> None:
     assert len(error.attempts) == len(a.requests) + len(b.requests)
 
 
-def test_a_part_that_has_failed_for_good_ends_the_others_at_once() -> None:
+def test_a_part_that_has_failed_for_good_lets_no_other_begin_and_those_under_way_end() -> None:
     def fails(texts: Sequence[str], _: int) -> ProviderError | None:
         return AuthenticationError("no", status=403) if "100 text" in texts else None
 
     far = Embedder(fails)
     error, took_s = ask(batch(96 * 20), far)
-    assert isinstance(error, AuthenticationError)
-    assert took_s == 1.0
-    assert len(far.requests) <= 2 * AT_ONCE
+    assert (type(error), str(error)) == (AuthenticationError, "no")
+    assert took_s <= 2.0
+    assert AT_ONCE <= len(far.requests) <= 2 * AT_ONCE
     assert len(error.attempts) == len(far.requests)
+    assert {text for text, row in zip(batch(96 * 20).texts, error.vectors, strict=True) if row} == set(far.embedded)
+    assert {place: str(each) for place, each in error.failures.items()} == {
+        place: "no" for place, row in enumerate(error.vectors) if row is None
+    }
+    assert len(error.failures) == 96 * 20 - far.embedded.total()
+
+
+def test_parts_under_way_are_let_end_and_no_other_is_begun() -> None:
+    class Failing(Embedder):
+        @override
+        async def send(self, request: Request) -> Reply:
+            if "300 text" in request.text.split("\n"):
+                raise AuthenticationError("no", status=403)
+            return await super().send(request)
+
+    far, request = Failing(), batch(96 * 20)
+    error, took_s = ask(request, far)
+    assert (type(error), took_s) == (AuthenticationError, 1.0)
+    assert far.sizes == [96] * (AT_ONCE - 1)
+    assert error.vectors == (*rows(request)[: 96 * 3], *[None] * (96 * 17))
+    covers(error, request, far)
+
+
+def test_what_ends_a_batch_is_told_before_what_was_refused() -> None:
+    def fails(texts: Sequence[str], _: int) -> ProviderError | None:
+        if "0 text" in texts:
+            return RequestRejected("not this", status=400)
+        return AuthenticationError("nothing more", status=403) if "4999 text" in texts else None
+
+    error, _ = ask(batch(5000), Embedder(fails))
+    assert str(error) == "nothing more"
+    assert str(error.failures[0]) == "not this"
+    assert str(error.failures[4999]) == "nothing more"
+    assert sum(row is not None for row in error.vectors) + len(error.failures) == 5000
+
+
+def test_a_batch_of_one_part_that_failed_has_a_failure_for_each_text_and_no_vectors() -> None:
+    error, _ = ask(batch(3), Embedder(lambda *_: AuthenticationError("no", status=403)))
+    assert error.vectors == ()
+    assert [(place, str(each), each is error) for place, each in error.failures.items()] == [
+        (0, "no", False),
+        (1, "no", False),
+        (2, "no", False),
+    ]
+    error, _ = ask(batch(1), Embedder(lambda *_: AuthenticationError("no", status=403)))
+    assert (error.vectors, dict(error.failures)) == ((), {})
+
+
+def test_a_bug_ends_all_at_once_and_is_raised_as_it_is() -> None:
+    def fails(texts: Sequence[str], _: int) -> None:
+        if "0 text" in texts:
+            raise ZeroDivisionError("mine")
+
+    far = Embedder(fails)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        ask(batch(1000), far)
+    assert far.under_way == 0
+    assert len(far.requests) <= 2 * AT_ONCE
 
 
 def test_vectors_of_different_dimensions_are_no_answer() -> None:
@@ -287,6 +410,9 @@ def test_vectors_of_different_dimensions_are_no_answer() -> None:
     assert isinstance(error, MalformedResponse)
     assert str(error) == "the parts of a batch do not fit: 300 vectors for 300 texts, of dimensions [2, 3]"
     assert len(error.attempts) == 5
+    assert {len(row) for row in error.vectors if row} == {2 if a.embedded.total() > 150 else 3}
+    assert sum(row is not None for row in error.vectors) + len(error.failures) == 300
+    assert set(map(str, error.failures.values())) == {str(error)}
 
 
 def test_a_part_that_somebody_else_cancels_is_no_answer_either() -> None:
@@ -297,6 +423,8 @@ def test_a_part_that_somebody_else_cancels_is_no_answer_either() -> None:
     far = Embedder(cancels)
     error, _ = ask(batch(300), far)
     assert isinstance(error, MalformedResponse)
+    assert error.vectors == (*[None] * 96, *rows(batch(300))[96:])
+    assert list(error.failures) == list(range(96))
 
 
 def test_the_ceiling_holds_over_all_parts_together() -> None:
@@ -309,6 +437,161 @@ def test_the_ceiling_holds_over_all_parts_together() -> None:
     assert isinstance(error, ProviderUnavailable), "to ask again could not be paid"
     assert len(far.requests) == len(error.attempts) == 4
     assert sum(each.worst_micros or 0 for each in error.attempts) <= (worst + 1e-5) * 1e6
+
+
+def worst_usd(parts: int) -> float:
+    """Of so many parts of 96 texts, and a little more."""
+    return estimate_tokens(EmbedRequest(texts=batch(96 * parts).texts).text) * 10e-6 + 1e-4
+
+
+class TestWhatEndsABatch:
+    def test_where_a_budget_in_code_ends_in_the_midst_of_it_what_was_paid_is_there(self) -> None:
+        far, request = Embedder(), batch(96 * 9)
+
+        async def main() -> tuple[Any, float]:
+            router = home(far)
+            with router.budget(usd=worst_usd(6)) as budget, pytest.raises(BudgetExceeded) as raised:
+                await router.complete(request)
+            return raised.value, budget.spent_usd
+
+        error, spent_usd = run_virtually(main())
+        assert (error.account, error.limit_usd) == ("run", pytest.approx(worst_usd(6), abs=1e-6))
+        assert 4 * 96 <= len(far.embedded) < 9 * 96
+        covers(error, request, far)
+        assert {type(each) for each in error.failures.values()} == {BudgetExceeded}
+        assert sum(each.cost_usd or 0 for each in error.attempts) == pytest.approx(spent_usd)
+        assert spent_usd <= worst_usd(6)
+
+    async def test_so_it_is_where_a_budget_of_the_policy_ends_and_the_ledger_agrees(self, tmp_path: Path) -> None:
+        far, request = Embedder(takes_s=0), batch(96 * 9)
+        budgets = (Budget(scope="project", limit_usd=worst_usd(6)),)
+        async with home(far, ledger=tmp_path / "ledger.db", budgets=budgets) as router:
+            with pytest.raises(BudgetExceeded) as raised:
+                await router.complete(replace(request, project="index"))
+        error = raised.value
+        assert error.account == "project:index"
+        assert error.resets_at is not None
+        assert 0 < len(far.embedded) < 9 * 96
+        covers(error, request, far)
+        with read_ledger(tmp_path / "ledger.db") as ledger:
+            entries, total = list(ledger.entries()), ledger.total()
+        assert [each["attempt"] for each in entries] == sorted(each.number for each in error.attempts)
+        assert total.cost_micros == sum(each.cost_micros or 0 for each in error.attempts) > 0
+
+    def test_where_time_ends_what_came_by_then_is_there(self) -> None:
+        far, request = Embedder(), batch(96 * 9)
+        error, took_s = ask(request, far, timeouts=Timeouts(total_s=2.5))
+        assert (type(error), took_s) == (ProviderTimeout, 2.5)
+        covers(error, request, far)
+        assert list(error.failures) == list(range(96 * 8, 96 * 9))
+
+    async def test_without_an_event_loop_the_error_is_the_same_one(self) -> None:
+        far, request = (
+            Embedder(lambda asked, _: ContentFiltered("no") if "3 text" in asked else None, takes_s=0),
+            batch(9),
+        )
+        with home(far).sync as router, pytest.raises(ContentFiltered, match=r"^text 4 of 9: no$") as raised:
+            router.embed_batch(request.texts)
+        covers(raised.value, request, far)
+        assert list(raised.value.failures) == [3]
+
+
+class TestACircuitThatOpensInTheMidstOfIt:
+    """The part that holds text 200 fails, five times or for ever; those before it have come by then."""
+
+    def fails(self, times: int) -> Embedder:
+        return Embedder(
+            lambda asked, before: ProviderUnavailable("down") if "200 text" in asked and before < times else None
+        )
+
+    def test_after_the_wait_only_what_is_lacking_is_asked_for(self) -> None:
+        far = self.fails(5)
+        response, took_s = ask(batch(300), far, retry=replace(NO_WAIT, attempts=9))
+        assert response.vectors == rows(batch(300))
+        assert set(far.embedded.values()) == {1}
+        assert sorted(far.sizes) == [12, *[96] * 8]
+        assert response.usage == Usage(far.tokens, 0)
+        assert len(response.attempts) == len(far.requests)
+        assert response.cost_usd == pytest.approx(sum(each.cost_usd or 0 for each in response.attempts))
+        assert not response.cached
+        assert took_s > 6
+
+    @pytest.mark.parametrize("total_s", [6, 60])
+    def test_where_nobody_comes_back_what_came_before_is_there(self, total_s: float) -> None:
+        far = self.fails(1000)
+        error, _ = ask(batch(300), far, retry=replace(NO_WAIT, attempts=9), timeouts=Timeouts(total_s=total_s))
+        assert type(error) is (CircuitOpen if total_s == 6 else ProviderUnavailable)
+        covers(error, batch(300), far)
+        assert list(error.failures) == list(range(192, 288))
+        assert len(error.attempts) == len(far.requests)
+
+    def test_equal_batches_at_the_same_time_wait_and_pay_together(self) -> None:
+        far = self.fails(5)
+
+        async def main() -> Any:
+            router = home(far, retry=replace(NO_WAIT, attempts=9))
+            return await asyncio.gather(*(router.complete(batch(300)) for _ in range(3)))
+
+        assert [each.vectors for each in run_virtually(main())] == [rows(batch(300))] * 3
+        assert set(far.embedded.values()) == {1}
+
+
+class TestWhatAnErrorHolds:
+    def error(self) -> DevSynthError:
+        """Of a batch of which all came but one text, which two models refused."""
+        b = Embedder(lambda asked, _: ContextTooLong("no") if "3 text" in asked else None, of=model("b", model="a"))
+        a = Embedder(lambda asked, _: ContextTooLong("no") if "3 text" in asked else None)
+        told, _ = ask(batch(100), a, b)
+        assert isinstance(told, AllProvidersFailed)
+        return told
+
+    def test_of_a_part_no_model_tells(self) -> None:
+        error = self.error()
+        assert isinstance(error, AllProvidersFailed)
+        for each in (*error.exceptions, *error.failures.values()):
+            assert (each.vectors, dict(each.failures)) == ((), {})
+
+    def test_it_can_be_pickled_and_copied(self) -> None:
+        error = self.error()
+        for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+            assert again.vectors == error.vectors
+            assert {place: repr(each) for place, each in again.failures.items()} == {
+                place: repr(each) for place, each in error.failures.items()
+            }
+
+    def test_vectors_are_neither_in_its_text_nor_in_traces_and_logs(
+        self, spans: Callable[[], list[ReadableSpan]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        error = self.error()
+        assert error.vectors[42] == vector("42 text")[:2] == (42.0, 7.0)
+        logging.getLogger("x").error("failed: %r", error, exc_info=error)
+        traces = [each.to_json() for each in spans()]
+        assert traces
+        assert "42.0" not in f"{error} {error!r} {caplog.text} {json.dumps(failure_as_json(error))} {traces}"
+
+    @pytest.mark.parametrize("status", [400, 405])
+    def test_nobody_else_holds_it(self, status: int) -> None:
+        """A batch is large: it is to end without the garbage collector."""
+
+        async def main() -> Any:
+            try:
+                await Splitting(far).complete(batch(100))
+            except DevSynthError as error:
+                return weakref.ref(error)
+
+        class Refusing(Embedder):
+            @override
+            async def send(self, request: Request) -> Reply:
+                if "3 text" in request.text.split("\n"):
+                    raise RequestRejected("no", status=status)
+                return await super().send(request)
+
+        far = Refusing()
+        gc.disable()
+        try:
+            assert run_virtually(main())() is None
+        finally:
+            gc.enable()
 
 
 async def test_cancelling_it_cancels_all_parts() -> None:
@@ -364,6 +647,22 @@ def test_two_equal_batches_at_the_same_time_are_one() -> None:
     assert (len(far.requests), second.shared, second.cost_usd) == (4, True, 0)
 
 
+def test_two_equal_batches_that_fail_in_part_are_told_the_same_each_by_an_error_of_its_own() -> None:
+    far, request = Embedder(lambda asked, _: ContentFiltered("no") if "7 text" in asked else None), batch(300)
+
+    async def main() -> Any:
+        router = home(far)
+        return [each async for each in router.complete_all([request, request])]
+
+    first, second = run_virtually(main())
+    assert first is not second
+    for each in (first, second):
+        assert str(each) == "text 8 of 300: no"
+        covers(each, request, far)
+        assert list(each.failures) == [7]
+    assert (len(first.attempts), second.attempts) == (len(far.requests), ())
+
+
 some = st.integers(1, 300)
 
 
@@ -411,9 +710,49 @@ def test_any_text_that_is_refused_is_found(texts: int, data: st.DataObject) -> N
     if texts == 1:
         assert str(error) == "no"
     else:
-        assert str(error) in {f"text {each + 1} of {texts}: no" for each in wrong}
-    assert len(far.requests) <= (texts + 95) // 96 + AT_ONCE * 2 * 9
-    assert max(far.embedded.values(), default=1) == 1
+        assert str(error) == f"text {min(wrong) + 1} of {texts}: no"
+        assert error.failures.keys() == wrong
+    assert len(far.requests) <= (texts + 95) // 96 + len(wrong) * 2 * 9
+    assert far.embedded == Counter(set(batch(texts).texts) - names)
+
+
+unlucky = st.dictionaries(st.integers(0, 299), st.sampled_from(["refused", "filtered", "denied", "busy"]), max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 300), unlucky, st.integers(8, 200))
+def test_whatever_fails_each_text_has_a_vector_or_a_failure_and_no_vector_that_was_paid_is_lost(
+    texts: int, kinds: dict[int, str], takes: int
+) -> None:
+    def fails(asked: Sequence[str], before: int) -> ProviderError | None:
+        if len(asked) > takes:
+            return ContextTooLong("no", status=413)
+        held = {kinds.get(int(text.split()[0])) for text in asked}
+        if "denied" in held:
+            return AuthenticationError("denied", status=403)
+        if "busy" in held and before == 0:
+            return RateLimitError("busy")
+        refusal = RequestRejected("refused", status=400) if "refused" in held else None
+        return refusal or (ContentFiltered("filtered") if "filtered" in held else None)
+
+    far, request = Embedder(fails), batch(texts)
+    told = embedded(request, far)
+    vectors, failures = told.vectors or [None] * texts, getattr(told, "failures", {})
+    assert len(vectors) == texts
+    assert all((row is None) == (place in failures) for place, row in enumerate(vectors))
+    assert [row for row in vectors if row is not None] == [
+        row for place, row in enumerate(rows(request)) if place not in failures
+    ]
+    assert far.embedded == Counter(text for place, text in enumerate(request.texts) if place not in failures)
+    assert sorted(each.number for each in told.attempts) == list(range(1, len(far.requests) + 1))
+    wrong = {place for place, kind in kinds.items() if kind != "busy" and place < texts}
+    assert wrong <= failures.keys()
+    if "denied" in {kinds[place] for place in wrong}:
+        assert isinstance(told, AuthenticationError)
+    else:
+        assert wrong == failures.keys()
+    for place in wrong:
+        assert str(failures[place]) in {kinds[place], "denied"}
 
 
 @pytest.mark.litellm

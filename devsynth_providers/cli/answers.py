@@ -106,7 +106,8 @@ class Answers:
 def _record(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
-        said = isinstance(record["error" if "error" in record else "text"], str)
+        what = next((key for key in ("error", "text") if key in record), "vectors")
+        said = isinstance(record[what], list if what == "vectors" else str)
         cost = record["cost_usd"]
         known = record["line"] >= 1 and int(record["digest"], 16) >= 0 and (cost is None or cost >= 0)
     except (KeyError, TypeError, ValueError):

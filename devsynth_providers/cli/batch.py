@@ -1,4 +1,5 @@
-"""``batch``: a file of questions, many at once, to a file of answers; killed, it goes on where it was."""
+"""``batch``: a file of questions and of texts to embed, many at once, to a file of answers; killed, it goes on where it
+was."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ def batch_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object, for programs.")] = False,
 ) -> None:
-    """Ask what stands in one file, and append each answer to another. What is answered there is not asked again.
+    """Ask, or embed, what stands in one file, and append each answer to another. What is answered is not asked again.
 
     Exit codes: 0 all is answered, 2 a line can not be asked, or has changed, 3 wrong policy or setting, or another
     process writes the answers, 4 no model fits some lines, 5 models failed at some, 130 interrupted.
@@ -120,14 +121,23 @@ async def _answer(router: Router, question: Question) -> Record:
         micros, _ = total_cost(getattr(error, "attempts", ()))
         failed = failure(error)
         attempts = len(failed["attempts"])
-        return told | failed | {"attempts": attempts, "cost_usd": None if micros is None else micros / 1_000_000}
+        cost_usd = None if micros is None else micros / 1_000_000
+        return told | failed | {"attempts": attempts, "cost_usd": cost_usd} | _in_part(error)
     except Exception as error:  # noqa: BLE001 - a bug that one line meets must not end a night's work on the others
         return told | {"error": "bug", "message": f"{type(error).__name__}: {error}", "attempts": 0, "cost_usd": None}
 
 
+def _in_part(error: DevSynthError) -> Record:
+    """What came of texts to embed, and why not all did; nothing where none did."""
+    if not error.vectors:
+        return {}
+    failures = {place: {"error": each.kind, "message": str(each)} for place, each in error.failures.items()}
+    return {"failures": failures, "vectors": error.vectors}
+
+
 def _answered(response: Response) -> Record:
     told: Record = {
-        "text": response.text,
+        **({"vectors": response.vectors} if response.vectors else {"text": response.text}),
         "model": response.model,
         "provider": response.provider,
         "finish_reason": response.finish_reason,

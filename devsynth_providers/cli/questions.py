@@ -1,4 +1,4 @@
-"""What a batch asks: a file with a JSON object on each line, checked whole before anybody is asked."""
+"""What a batch asks, or embeds: a file with a JSON object on each line, checked whole before anybody is asked."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import hashlib
 import json
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import InvalidRequest
-from ..types import ChatRequest, Options
+from ..types import ChatRequest, Context, EmbedRequest, Options, Request, take_context
 from .table import counted
 
-KEYS = ("id", "prompt", *Options.__annotations__)
+ASKING = ("id", "prompt", *Options.__annotations__)
+EMBEDDING = ("id", "embed", *Context.__annotations__)
 _TOLD = 10
 """How many mistakes are told, where there are more."""
 
@@ -28,7 +29,7 @@ class Question:
     line: int
     digest: int
     id: Any
-    request: ChatRequest
+    request: Request
 
 
 class Questions:
@@ -90,21 +91,38 @@ def _question(number: int, text: bytes) -> Question:
     except ValueError:
         raise InvalidRequest("a number has too many digits") from None
     if not isinstance(fields, dict):
-        raise InvalidRequest("a line is a JSON object, with prompt or messages")
-    for name in fields.keys() - set(KEYS):
-        near = difflib.get_close_matches(name, KEYS, n=1)
-        hint = (
-            f"did you mean {near[0]!r}?" if near else "what is yours goes into id, what is the model's into extra_body"
-        )
-        raise InvalidRequest(f"unknown key {name!r}; {hint}")
-    own, prompt = fields.pop("id", None), fields.pop("prompt", None)
+        raise InvalidRequest("a line is a JSON object, with prompt or messages, or with embed")
+    _check_keys(fields)
+    own = fields.pop("id", None)
     try:
-        request = ChatRequest.of(prompt, **fields)
+        request = _request(fields)
     except InvalidRequest:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a list where a number belongs, and the like
         raise InvalidRequest(f"this can not be asked: {type(error).__name__}: {error}") from None
     return Question(number, _digest(text), own, request)
+
+
+def _check_keys(fields: Mapping[str, Any]) -> None:
+    """Raises ``InvalidRequest`` for the first that says nothing here."""
+    keys = EMBEDDING if "embed" in fields else ASKING
+    for name in fields:
+        if name in keys:
+            continue
+        if name in ASKING:
+            raise InvalidRequest(f"{name!r} says nothing beside 'embed'; a line either asks or embeds")
+        near = difflib.get_close_matches(name, {*keys, "embed"}, n=1)
+        hint = "what is yours goes into id" + ("" if keys is EMBEDDING else ", what is the model's into extra_body")
+        raise InvalidRequest(f"unknown key {name!r}; {f'did you mean {near[0]!r}?' if near else hint}")
+
+
+def _request(fields: dict[str, Any]) -> Request:
+    if "embed" not in fields:
+        return ChatRequest.of(fields.pop("prompt", None), **fields)
+    texts = fields.pop("embed")
+    if not isinstance(texts, str | list):
+        raise InvalidRequest(f"embed is a text, or a list of texts, not {type(texts).__name__}")
+    return EmbedRequest(texts=(texts,) if isinstance(texts, str) else tuple(texts), **take_context(fields))
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from .. import telemetry
+from ..batches import ByText
+from ..errors import DevSynthError
 from ..policy.coding import decoded, encoded
 from ..port import ProviderPort
 from ..reply import Reply
@@ -61,7 +63,7 @@ class Cached(Wrapper):
     A kept answer comes in the pieces that it came in, at once, and costs nothing. One tenant, project and role
     together, never gets what was kept for another. Answers at a temperature above 0 are drawn by chance, and each is
     only one of many: they are kept where *keep* says ``sampled``. Of texts to embed only those that are new are asked
-    for.
+    for; where that fails, what came is kept, and the error has the vectors that were.
 
     Where the *conduct* lets equal requests share an answer, one that another process is just being given is waited for,
     with half of the time that there is: the cache knows who asks for what. It is made for one request.
@@ -143,12 +145,18 @@ class Cached(Wrapper):
         if not new:
             vectors = tuple(known[text] for text in request.texts)
             return await self._given([Chunk(vectors=vectors, finish_reason="stop")])
-        reply = await self.inner.send(replace(request, texts=new))
-        answer = await reply.read()
+        try:
+            reply = await self.inner.send(replace(request, texts=new))
+            answer = await reply.read()
+        except DevSynthError as error:
+            each = ByText.of(error, new)
+            self._put(scope, keys, each.vectors)
+            each.vectors.update(known)
+            each.tell(error, request.texts)
+            raise
         asked = dict(zip(new, answer.vectors, strict=True))
-        for text, vector in asked.items():
-            if (key := keys[text]) is not None and not reply.cached:
-                self._cache.put(scope, key, encoded(vector), self._keep.ttl_s)
+        if not reply.cached:
+            self._put(scope, keys, asked)
         whole = Chunk(
             vectors=tuple(asked[text] if text in asked else known[text] for text in request.texts),
             finish_reason=answer.finish_reason,
@@ -158,6 +166,11 @@ class Cached(Wrapper):
         joined = await Reply.open(reply.model, _each([whole]))
         joined.attempts, joined.usage, joined.cached = reply.attempts, answer.usage, reply.cached
         return joined
+
+    def _put(self, scope: str, keys: Mapping[str, str | None], vectors: Mapping[str, Vector]) -> None:
+        for text, vector in vectors.items():
+            if (key := keys[text]) is not None:
+                self._cache.put(scope, key, encoded(vector), self._keep.ttl_s)
 
     async def _known(self, scope: str, keys: Mapping[str, str | None]) -> Mapping[str, Vector]:
         """The vectors that are kept, by their texts."""

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing_extensions import override
 
 from .. import telemetry
-from ..batches import Capacity, may_be_parted, once
-from ..errors import BudgetExceeded, ContentFiltered, ProviderError
+from ..batches import ByText, Capacity, may_be_parted, once
+from ..errors import BudgetExceeded, DevSynthError
 from ..flights import Flight, Flights
 from ..port import ProviderPort
 from ..reply import Reply
@@ -57,8 +57,9 @@ class Joined(Wrapper):
             seat = batch.board(request.texts, self._plan.input_tokens)
             try:
                 return (await batch.answer(await flight.heard(request), seat)).since(started)
-            except (ProviderError, BudgetExceeded) as error:
+            except DevSynthError as error:
                 if (half := batch.half_of(seat)) is None or not _may_be_parted(error):
+                    batch.tell(error, seat)
                     raise
                 # Those of the same half of the same batch are here in the same turn of the loop.
                 key, window_s = f"{key} {flight.request.call.id} {half}", 0.0
@@ -106,6 +107,7 @@ class _Batch(Wrapper):
         self._tokens = 0
         self._seats: dict[int, tuple[str, ...]] = {}
         self._aboard: dict[int, tuple[str, ...]] = {}
+        self._failed = ByText({}, {})
 
     def has_room(self, texts: Sequence[str], tokens: int) -> bool:
         """Whether *texts* of so many *tokens* may join those that wait."""
@@ -145,7 +147,16 @@ class _Batch(Wrapper):
             (alone,) = self._aboard.values()
             return await self.inner.send(replace(request, texts=alone))
         telemetry.event("batch.joined", requests=len(self._aboard), texts=len(self._texts))
-        return await self._whole.send(replace(request, texts=tuple(self._texts)))
+        try:
+            return await self._whole.send(replace(request, texts=tuple(self._texts)))
+        except DevSynthError as error:
+            self._failed = ByText.of(error, tuple(self._texts))
+            raise
+
+    def tell(self, error: DevSynthError, seat: int) -> None:
+        """Have *error* say what came of the texts of who has *seat*, and of nobody else's."""
+        if len(self._aboard) > 1:
+            self._failed.tell(error, self._aboard[seat])
 
     def half_of(self, seat: int) -> int | None:
         """In which half of the callers *seat* was; ``None`` if there was only one."""
@@ -184,6 +195,6 @@ class _Batch(Wrapper):
         )
 
 
-def _may_be_parted(error: ProviderError | BudgetExceeded) -> bool:
+def _may_be_parted(error: DevSynthError) -> bool:
     """Whether it may be of some of the callers alone."""
-    return isinstance(error, BudgetExceeded | ContentFiltered) or may_be_parted(error)
+    return isinstance(error, BudgetExceeded) or may_be_parted(error)

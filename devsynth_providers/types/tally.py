@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 from .run_budget import RunBudget
 
 if TYPE_CHECKING:
-    from .answer import Attempt
+    from .answer import Attempt, Vector
 
 
 class Tally:
     """Numbers the attempts of a request, keeps those that have ended, and knows what all of them may have cost."""
 
-    __slots__ = ("_attempts", "_held_micros", "_run", "begun")
+    __slots__ = ("_attempts", "_held_micros", "_run", "begun", "vectors")
 
     def __init__(self) -> None:
         self.begun = 0
         """How many attempts have begun."""
+        self.vectors: dict[tuple[str, str], Vector] = {}
+        """What came of a batch that failed in part, by the vector space and the text: if the request is decided anew,
+        those texts are not asked for again."""
         self._attempts: list[Attempt] = []
         self._held_micros = 0
         self._run: RunBudget | None = None
