@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Meanwhile = Callable[[concurrent.futures.Future[Any]], None]
+"""What the calling thread does until the future is done."""
 
 _AT_EXIT_S = 5.0
 _LOOK_S = 0.1
@@ -50,6 +52,11 @@ class OwnLoop:
     def begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Have *work* done there, beside what is under way. Raises ``RuntimeError`` at the end of the interpreter."""
         return self._begin(work)[0]
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a loop."""
+        return self._loop is not None and self._pid == os.getpid()
 
     def begun(self) -> asyncio.AbstractEventLoop:
         """The loop, which begins if there is none."""
@@ -130,6 +137,18 @@ class OwnLoop:
             atexit.unregister(_stop_first)
             atexit.register(_stop_first)
         return self._loop
+
+
+def outcome_of(begun: concurrent.futures.Future[T], meanwhile: Meanwhile | None = None) -> T:
+    """What comes of what has *begun*, for which the calling thread waits, by doing *meanwhile* first if that is given.
+    Raises ``CancelledError`` if the loop was stopped before."""
+    try:
+        if meanwhile is not None:
+            meanwhile(begun)
+        return begun.result()
+    except BaseException:  # Ctrl-C in the calling thread ends it in the other one too
+        begun.cancel()
+        raise
 
 
 def _end(loop: asyncio.AbstractEventLoop, pid: int) -> None:

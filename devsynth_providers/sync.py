@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Self, TypeVar, Unpack, cast
 
 from .bulk import AT_ONCE, Handed
 from .errors import ConfigurationError, DevSynthError, ProviderUnavailable, StreamInterrupted
-from .own_loop import OwnLoop
+from .own_loop import Meanwhile, OwnLoop, outcome_of
 from .port import ProviderPort
 from .types import MAX_TOKENS, TEMPERATURE, Context, Message, Options, Parameters, Request, Response, RunBudget
 
 T = TypeVar("T")
-Meanwhile = Callable[[concurrent.futures.Future[Any]], None]
-"""What the calling thread does until the future is done."""
 
 
 class SyncRouter:
@@ -128,18 +126,12 @@ class SyncRouter:
         self._own.stop(wait_s)
 
     def _run(self, work: Coroutine[Any, Any, T], meanwhile: Meanwhile | None = None) -> T:
-        future = self._own.begin(work)
         try:
-            if meanwhile is not None:
-                meanwhile(future)
-            return future.result()
+            return outcome_of(self._own.begin(work), meanwhile)
         except concurrent.futures.CancelledError:
             model = self._provider.model
             told = f"{model.name} was closed while it was asked"
             raise ProviderUnavailable(told, provider=model.provider, model=model.name) from None
-        except BaseException:  # Ctrl-C in the calling thread ends the call in the other one too
-            future.cancel()
-            raise
 
     def _iterate(self, pieces: AsyncGenerator[T, None], meanwhile: Meanwhile | None = None) -> Iterator[T]:
         stream, seen, loop = _Stream(pieces), list[str](), self._own.begun()
