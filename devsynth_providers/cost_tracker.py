@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import sqlite3
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Self
 
-from .errors import ConfigurationError, InvalidRequest, LedgerUnavailable
+from .errors import InvalidRequest
+from .stores.books import book_of
 from .stores.entries import Entry, Outcome
-from .stores.places import default_ledger, on_server
-from .stores.sqlite_ledger import SqliteLedger
+from .stores.places import ledger_place
 from .types import Usage, new_id
-
-T = TypeVar("T")
 
 LARGEST = 2**53 - 1
 """What is more is not exact everywhere: some nine billion dollars."""
+LEASE_S = 60.0
+"""Until then nobody takes what is half written for what a process has left that has ended."""
 
 
 class CostTracker:
     """Writes into the ledger *file*, by default the user's, what no router knows of: calls that were made another way.
+    In place of a file it may be the URL of a server, ``redis://…``, as ``Router`` takes it for its ledger.
 
-    Each method blocks until it is written, or read, as a rule for less than a millisecond, and raises
-    ``LedgerUnavailable`` if that can not be. Any thread may use it. Leave it by ``with``, or ``close`` it.
+    Each method blocks until it is written, or read, as a rule for less than a millisecond in a file, and also inside a
+    running event loop; to read from a server is to go through all entries that are kept there. It raises
+    ``LedgerUnavailable`` if that can not be. Any thread may use it, and a child that was forked. Leave it by ``with``,
+    or ``close`` it. Raises ``ConfigurationError`` for a URL that is none, or without the package redis.
     """
 
     def __init__(self, file: str | Path | None = None) -> None:
-        if on_server(file):
-            raise ConfigurationError(f"CostTracker writes into a file, and {urlsplit(file).scheme}:// is a server")
-        self._ledger = SqliteLedger(file or default_ledger())
+        self._book = book_of(ledger_place(file or None))
 
     def record(
         self,
@@ -62,36 +60,30 @@ class CostTracker:
             provider=provider,
             model=model,
             worst_micros=cost_micros,
-            lease_s=0.0,
+            lease_s=LEASE_S,
             project=project_id,
         )
         usage = Usage(input_tokens, output_tokens)
-        self._now(self._ledger.record(entry, Outcome(cost_micros=cost_micros, basis="reported", usage=usage)))
+        self._book.record(entry, Outcome(cost_micros=cost_micros, basis="reported", usage=usage))
 
     def total_usd(self, project_id: str | None) -> float:
-        """What *project_id* has spent in all, by whoever writes into the same ledger, with what is
-        set aside for attempts under way."""
-        return self._now(self._ledger.total_micros(project_id)) / 1_000_000
+        """What *project_id* has spent in all, by whoever writes into the same ledger, with what is set aside for
+        attempts under way. A server keeps 90 days of it."""
+        return self._book.total_micros(project_id) / 1_000_000
 
     def hits(self, project_id: str | None) -> int:
         """How many requests of *project_id* the cache has answered, which costs nothing."""
-        return self._now(self._ledger.hits(project_id))[0]
+        return self._book.hits(project_id)[0]
 
     def hit_rate(self, project_id: str | None) -> float | None:
         """The part of the requests of *project_id* that the cache has answered, from 0 to 1; ``None`` if there were
         none."""
-        hits, calls = self._now(self._ledger.hits(project_id))
+        hits, calls = self._book.hits(project_id)
         return hits / (hits + calls) if hits + calls else None
 
-    def _now(self, done: Future[T]) -> T:
-        try:
-            return done.result()
-        except (sqlite3.Error, UnicodeEncodeError) as error:
-            raise LedgerUnavailable(f"the ledger {self._ledger.file} can not be used: {error}") from None
-
     def close(self) -> None:
-        """Let go of the file. Whoever records again opens it again."""
-        self._ledger.close()
+        """Let go of the file, or of the connections. Whoever records again opens it again."""
+        self._book.close()
 
     def __enter__(self) -> Self:
         return self

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import concurrent.futures
-import contextlib
-import os
-import sys
 import threading
-import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Self, TypeVar, Unpack, cast
 
 from .bulk import AT_ONCE, Handed
 from .errors import ConfigurationError, DevSynthError, ProviderUnavailable, StreamInterrupted
+from .own_loop import Meanwhile, OwnLoop, outcome_of
 from .port import ProviderPort
 from .types import MAX_TOKENS, TEMPERATURE, Context, Message, Options, Parameters, Request, Response, RunBudget
 
 T = TypeVar("T")
-Meanwhile = Callable[[concurrent.futures.Future[Any]], None]
-"""What the calling thread does until the future is done."""
-
-_AT_EXIT_S = 5.0
-_LOOK_S = 0.1
-_running: weakref.WeakSet[SyncRouter] = weakref.WeakSet()
-
-
-@atexit.register  # for those that begin when the interpreter ends already: it does not hear of others any more
-def _stop_all() -> None:
-    """Before the interpreter ends: what a loop holds, connections for one, can only be let go of while it runs."""
-    for each in list(_running):
-        each.stop(_AT_EXIT_S)
-
-
-def _stop_first() -> None:
-    """As ``_stop_all``, but before whoever was told of the end earlier: they take the spans of what is left."""
-    _stop_all()
 
 
 class SyncRouter:
@@ -50,15 +28,7 @@ class SyncRouter:
         if not isinstance(provider, ProviderPort):
             raise ConfigurationError(f"SyncRouter takes a provider or a router, not {provider!r}")
         self._provider = provider
-        self._forget()
-
-    def _forget(self) -> None:
-        """Begin with no loop and no thread; in a forked child too, where the thread has stayed behind."""
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._forgotten: weakref.finalize[Any, SyncRouter] | None = None
+        self._own = OwnLoop()
 
     def complete(self, request: Request | str | None = None, **options: Unpack[Options]) -> Response:
         """Ask, and return the whole answer."""
@@ -148,108 +118,44 @@ class SyncRouter:
 
     def close(self) -> None:
         """Close the provider, and end the thread."""
-        with self._locked():
-            self._running()
-            thread = self._thread
-        closing = self._begin(self._provider.aclose())
-        with contextlib.suppress(concurrent.futures.CancelledError):  # another thread closes it, too
-            closing.result()
-        self.stop()
-        if thread is not None:
-            thread.join()  # a router's aclose has stopped it from inside, and could not wait for it
+        self._own.end(self._provider.aclose())
 
     def stop(self, wait_s: float | None = None) -> None:
         """End the thread, and whatever it still has to do; the next call starts another. Waits for that, but for no
         longer than *wait_s* seconds."""
-        if self._pid != os.getpid():
-            return self._forget()
-        with self._lock:  # who has been told to begin is before this: it begins, and is ended
-            loop, self._loop = self._loop, None
-            thread, self._thread = self._thread, None
-            if loop is None or thread is None or self._forgotten is None:
-                return None
-            self._forgotten.detach()
-            loop.call_soon_threadsafe(loop.stop)
-        if thread is not threading.current_thread():
-            thread.join(wait_s)
-        return None
-
-    def _begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        with self._locked():
-            return asyncio.run_coroutine_threadsafe(work, self._running())
+        self._own.stop(wait_s)
 
     def _run(self, work: Coroutine[Any, Any, T], meanwhile: Meanwhile | None = None) -> T:
-        future = self._begin(work)
         try:
-            if meanwhile is not None:
-                meanwhile(future)
-            return future.result()
+            return outcome_of(self._own.begin(work), meanwhile)
         except concurrent.futures.CancelledError:
             model = self._provider.model
             told = f"{model.name} was closed while it was asked"
             raise ProviderUnavailable(told, provider=model.provider, model=model.name) from None
-        except BaseException:  # Ctrl-C in the calling thread ends the call in the other one too
-            future.cancel()
-            raise
 
     def _iterate(self, pieces: AsyncGenerator[T, None], meanwhile: Meanwhile | None = None) -> Iterator[T]:
-        stream, seen = _Stream(pieces), list[str]()
-        with self._locked():
-            loop = self._running()
+        stream, seen, loop = _Stream(pieces), list[str](), self._own.begun()
         try:
             while (piece := self._next(stream, loop, seen, meanwhile)) is not None:
                 if isinstance(piece, str):
                     seen.append(piece)
                 yield piece
         finally:
-            self._let_go(stream, loop)
+            self._own.tell(loop, stream.close)  # also where a garbage collector closes what its reader has left
 
     def _next(
         self, stream: _Stream[T], loop: asyncio.AbstractEventLoop, seen: Sequence[str], meanwhile: Meanwhile | None
     ) -> T | None:
         try:
-            if self._loop is loop and self._pid == os.getpid():
+            if self._own.serves(loop):
                 return self._run(stream.piece(), meanwhile)
         except ProviderUnavailable:
-            if self._loop is loop:
+            if self._own.serves(loop):
                 raise
         model = self._provider.model
         interrupted = StreamInterrupted("it was closed while it was read", provider=model.provider, model=model.name)
         interrupted.partial = "".join(seen)
         raise interrupted
-
-    def _let_go(self, stream: _Stream[Any], loop: asyncio.AbstractEventLoop) -> None:
-        """Close a stream that its reader has left. A garbage collector may do so anywhere, so there is no lock; on the
-        loop's own thread there must be no waiting for the loop; after ``close`` the loop has seen to it already; and
-        when the interpreter ends, or in a forked child, the loop's thread is gone."""
-        thread = self._thread
-        if self._loop is not loop or thread is None or sys.is_finalizing() or self._pid != os.getpid():
-            return
-        closed = threading.Event()
-        try:
-            loop.call_soon_threadsafe(stream.close, closed)
-        except RuntimeError:  # it ends at this moment, and sees to it
-            return
-        while thread is not threading.current_thread() and thread.is_alive() and not closed.wait(_LOOK_S):
-            pass
-
-    def _locked(self) -> threading.Lock:
-        if self._pid != os.getpid():
-            self._forget()
-        return self._lock
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        """The loop, which begins if there is none. Under the lock."""
-        if self._loop is None:
-            loop = self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=(loop,), name="devsynth-providers", daemon=True)
-            self._thread.start()
-            self._forgotten = weakref.finalize(self, _end, loop, self._pid)
-            self._forgotten.atexit = False
-            _running.add(self)
-            atexit.unregister(_stop_first)
-            atexit.register(_stop_first)
-        return self._loop
 
     def __enter__(self) -> Self:
         self._run(self._provider.warm_up())
@@ -284,23 +190,3 @@ class _Stream(Generic[T]):
             self._asking.cancel()
             await asyncio.wait([self._asking])
         await self._pieces.aclose()
-
-
-def _end(loop: asyncio.AbstractEventLoop, pid: int) -> None:
-    """Whoever had *loop* was forgotten without being closed."""
-    if pid == os.getpid():
-        with contextlib.suppress(RuntimeError):  # it was closed after all
-            loop.call_soon_threadsafe(loop.stop)
-
-
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """Run *loop* until it is stopped, then see its tasks and generators off."""
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        for task in (tasks := asyncio.all_tasks(loop)):
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()

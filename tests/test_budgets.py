@@ -24,7 +24,6 @@ from devsynth_providers import (
     BudgetExceeded,
     ChatRequest,
     ConfigurationError,
-    CostTracker,
     Health,
     Hedge,
     InvalidRequest,
@@ -40,7 +39,6 @@ from devsynth_providers import (
     Tolerance,
     Usage,
 )
-from devsynth_providers.stores.entries import Hit
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 from devsynth_providers.testing import ScriptedProvider
 
@@ -350,48 +348,6 @@ class TestTheLedger:
         assert (await mine.complete("hi")).text == "ok"
         assert "stays in the ledger as what it could have cost at most: no space is left" in caplog.text
         await full.aclose()
-
-
-class TestCostTracker:
-    async def test_what_was_spent_elsewhere_stands_in_the_same_ledger(self, ledger: SqliteLedger) -> None:
-        await router(answering(), ledger=ledger).complete("hi", project="a")
-        with CostTracker(ledger.file) as tracker:
-            tracker.record("a", input_tokens=5, output_tokens=7, total_cost=0.01)
-            tracker.record(project_id=None, input_tokens=1, output_tokens=1, total_cost=0.5)
-            assert tracker.total_usd("a") == pytest.approx(COSTS_USD + 0.01)
-            assert (tracker.total_usd(None), tracker.total_usd("b")) == (0.5, 0.0)
-        written = rows(ledger.file, "project, provider, state, cost_micros, input_tokens, output_tokens, basis")[1]
-        assert written == ("a", "elsewhere", "settled", 10_000, 5, 7, "reported")
-
-    @pytest.mark.parametrize(
-        "wrong",
-        [
-            *((-1, 0, 0.0), (0, 1.5, 0.0), (0, 0, float("nan")), (0, 0, -1), (True, 0, 0)),
-            *((2**70, 0, 0.5), (0, 2**70, 0.5), (0, 0, 1e300), (0, 0, float("inf"))),
-        ],
-    )
-    def test_figures_that_can_not_be_are_refused(self, file: Path, wrong: Any) -> None:
-        with CostTracker(file) as tracker:
-            with pytest.raises(InvalidRequest, match="from 0 on"):
-                tracker.record("a", *wrong)
-            assert tracker.total_usd("a") == 0
-
-    def test_what_the_cache_has_answered_is_counted_beside_it(self, file: Path) -> None:
-        with CostTracker(file) as tracker:
-            assert (tracker.hits("billing"), tracker.hit_rate("billing")) == (0, None)
-            tracker.record("billing", 10, 20, 0.5)
-            assert tracker.hit_rate("billing") == 0.0
-            for project in ("billing", "billing", "billing", None):
-                tracker._ledger.hit(Hit("openai", "m", project=project))
-            assert (tracker.hits("billing"), tracker.hit_rate("billing")) == (3, 0.75)
-            assert (tracker.hits(None), tracker.hit_rate(None)) == (1, 1.0)
-            assert tracker.total_usd("billing") == 0.5
-
-    def test_a_ledger_that_can_not_be_written_is_an_error_that_says_so(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        tracker = CostTracker(tmp_path / "file" / "ledger.db")
-        with pytest.raises(LedgerUnavailable, match="can not be used"):
-            tracker.record("a", 1, 1, 0.1)
 
 
 def _left(spans: list[ReadableSpan]) -> list[object]:

@@ -139,7 +139,7 @@ mine.sync.generate("hi")
 deployments = mine._deployments
 (circuit,) = deployments.current.circuits.values()
 locks = [health._guard, health.retries._guard, circuit._guard, measured._lock, limiter._lock, log._lines._lock,
-         limiter.entrance(mine.model)._lock, deployments._lock, deployments.current.shadow._lock, mine.sync._lock,
+         limiter.entrance(mine.model)._lock, deployments._lock, deployments.current.shadow._lock, mine.sync._own._lock,
          sessions._lock, custom._guard]
 taken, done = threading.Event(), threading.Event()
 def hold():

@@ -401,7 +401,7 @@ class TestSync:
         router = two(provider, ScriptedProvider())
         left = router.sync.generate_stream("hi")
         assert next(left) == "a"
-        router.sync._running().call_soon_threadsafe(left.close)  # type: ignore[attr-defined]  # as a collector might
+        router.sync._own.begun().call_soon_threadsafe(left.close)  # type: ignore[attr-defined]  # as a collector might
         after = router.sync.generate_stream("hi")
         assert next(after) == "c"
         router.sync.close()

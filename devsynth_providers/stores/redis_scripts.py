@@ -102,3 +102,16 @@ for number = 2, #KEYS do
 end
 return recovered
 """
+
+SUM = """
+-- KEYS: entries; ARGV: a project, or nothing for those of none
+local micros, whose = 0, {}
+for number, key in ipairs(KEYS) do
+  local told = redis.call('HMGET', key, 'state', 'project', 'cost_micros', 'reserved_micros')
+  if told[1] and told[2] == (ARGV[1] or false) then
+    micros = micros + tonumber(told[3] or told[4])
+    table.insert(whose, number)
+  end
+end
+return {string.format('%.0f', micros), whose}
+"""
