@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from .errors import InvalidRequest
-from .stores.books import book_of
+from .stores.blocking import blocking_ledger
 from .stores.entries import Entry, Outcome
 from .stores.places import ledger_place
 from .types import Usage, new_id
@@ -28,7 +28,7 @@ class CostTracker:
     """
 
     def __init__(self, file: str | Path | None = None) -> None:
-        self._book = book_of(ledger_place(file or None))
+        self._ledger = blocking_ledger(ledger_place(file or None))
 
     def record(
         self,
@@ -64,26 +64,26 @@ class CostTracker:
             project=project_id,
         )
         usage = Usage(input_tokens, output_tokens)
-        self._book.record(entry, Outcome(cost_micros=cost_micros, basis="reported", usage=usage))
+        self._ledger.record(entry, Outcome(cost_micros=cost_micros, basis="reported", usage=usage))
 
     def total_usd(self, project_id: str | None) -> float:
         """What *project_id* has spent in all, by whoever writes into the same ledger, with what is set aside for
         attempts under way. A server keeps 90 days of it."""
-        return self._book.total_micros(project_id) / 1_000_000
+        return self._ledger.total_micros(project_id) / 1_000_000
 
     def hits(self, project_id: str | None) -> int:
         """How many requests of *project_id* the cache has answered, which costs nothing."""
-        return self._book.hits(project_id)[0]
+        return self._ledger.hits(project_id)[0]
 
     def hit_rate(self, project_id: str | None) -> float | None:
         """The part of the requests of *project_id* that the cache has answered, from 0 to 1; ``None`` if there were
         none."""
-        hits, calls = self._book.hits(project_id)
+        hits, calls = self._ledger.hits(project_id)
         return hits / (hits + calls) if hits + calls else None
 
     def close(self) -> None:
         """Let go of the file, or of the connections. Whoever records again opens it again."""
-        self._book.close()
+        self._ledger.close()
 
     def __enter__(self) -> Self:
         return self

@@ -315,6 +315,27 @@ class TestMistakes:
         assert (code, json.loads(out)["error"]) == (2, "invalid_request")
 
 
+@pytest.mark.loads_litellm
+class TestSpending:
+    @pytest.mark.parametrize("by", ["option", "policy"])
+    def test_a_command_is_one_run_and_what_it_can_not_pay_is_asked_by_another(
+        self, batch: Ask, served: str, server: Loopback, by: str
+    ) -> None:
+        """A line costs $0.00013, and could cost $0.03."""
+        server.script(echo)
+        options = ["--at-once", "1", *(["--budget-usd", "0.0302"] if by == "option" else [])]
+        if by == "policy":
+            with Path(served).open("a", encoding="utf-8") as file:
+                file.write("budgets: [{scope: run, limit_usd: 0.0302}]\n")
+        ask(*({**each, "max_tokens": 1000} for each in prompts(5)))
+        told = "2 of 5 lines answered, 3 failed (3 budget_exceeded), $0.00026\n"
+        assert batch(*options, policy=served) == (4, told, "")
+        assert [each.get("error") for each in records()] == [None, None, *["budget_exceeded"] * 3]
+        assert batch(*options, "--retry-failed", policy=served)[0] == 4
+        assert batch(*options, "--retry-failed", policy=served)[0] == 0
+        assert asked(server) == [f"p{number}" for number in range(1, 6)]
+
+
 class TestGoingOn:
     @pytest.mark.loads_litellm
     def test_what_is_answered_is_not_asked_again(self, batch: Ask, served: str, server: Loopback) -> None:

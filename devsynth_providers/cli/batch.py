@@ -37,6 +37,7 @@ class Batch:
     at_once: int
     retry_failed: bool
     ask_changed: bool
+    budget_usd: float | None
     as_json: bool
 
 
@@ -49,6 +50,9 @@ def batch_command(
     ask_changed: Annotated[
         bool, typer.Option("--ask-changed", help="Ask again what has changed since it was asked.")
     ] = False,
+    budget_usd: Annotated[
+        float | None, typer.Option(help="What this command may spend at most, in US dollars.", min=0)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object, for programs.")] = False,
 ) -> None:
     """Ask, or embed, what stands in one file, and append each answer to another. What is answered is not asked again.
@@ -63,6 +67,7 @@ def batch_command(
         at_once=at_once,
         retry_failed=retry_failed,
         ask_changed=ask_changed,
+        budget_usd=budget_usd,
         as_json=as_json,
     )
     with leaving_well(as_json=as_json):
@@ -107,9 +112,10 @@ async def _ask(router: Router, questions: Questions, answers: Answers, standing:
     send_telemetry()
     still = (each for each in questions if standing.wants(each.line, retry_failed=wanted.retry_failed))
     async with router:
-        async for _ in in_order(ask, still, at_once=wanted.at_once):
-            if answers.sync_is_due:
-                await asyncio.to_thread(answers.sync)
+        with router.budget(wanted.budget_usd):  # also without: it is one run, of which the policy may say something
+            async for _ in in_order(ask, still, at_once=wanted.at_once):
+                if answers.sync_is_due:
+                    await asyncio.to_thread(answers.sync)
 
 
 async def _answer(router: Router, question: Question) -> Record:

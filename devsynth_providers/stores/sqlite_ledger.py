@@ -77,8 +77,9 @@ class SqliteLedger:
         self._clock = clock
         self._worker = Worker("devsynth-ledger")
         self._hits = Hits()
-        self._database = Database(self.file, self._prepare)
-        self._access = Access(self._worker, self._database, self._unavailable)
+        # Neither holds this: forgotten, the connection is closed at once.
+        self._database = Database(self.file, functools.partial(_prepare, self.file, clock))
+        self._access = Access(self._worker, self._database, functools.partial(_unavailable, self.file))
 
     async def reserve(self, entry: Entry, purses: Sequence[Purse] = ()) -> Reserved:
         return await self._access.done(lambda: self._reserve(entry, purses))
@@ -99,7 +100,7 @@ class SqliteLedger:
 
         def recovered() -> int:
             with self._database.writing() as database:
-                return self._recover(database)
+                return _recover(database, self._clock())
 
         return await self._access.told(self._access.put(recovered))
 
@@ -128,9 +129,6 @@ class SqliteLedger:
     async def aclose(self) -> None:
         await self._worker.done(self._database.close)
         self._worker.close()
-
-    def _unavailable(self, error: Exception) -> LedgerUnavailable:
-        return LedgerUnavailable(f"the ledger {self.file} can not be used: {error}")
 
     def _reserve(self, entry: Entry, purses: Sequence[Purse]) -> Reserved:
         now, over = self._clock(), list[Spent]()
@@ -217,19 +215,25 @@ class SqliteLedger:
         ).fetchone()
         return int(hits), int(calls)
 
-    def _recover(self, database: sqlite3.Cursor) -> int:
-        """Their worst case is what has been taken out for them already: it only becomes what they have cost."""
-        now, recovered = self._clock(), 0
-        for (process,) in database.execute("SELECT DISTINCT process FROM under_way").fetchall():
-            if process != identity() and gone(process):
-                database.execute(_RECOVER, (now, process))
-                recovered += database.execute("DELETE FROM under_way WHERE process = ?", (process,)).rowcount
-        return recovered
 
-    def _prepare(self, database: sqlite3.Connection) -> None:
-        bring_up_to_date(database, self.file)
-        with Transaction(database) as writing:
-            self._recover(writing)
+def _unavailable(file: Path, error: Exception) -> LedgerUnavailable:
+    return LedgerUnavailable(f"the ledger {file} can not be used: {error}")
+
+
+def _prepare(file: Path, clock: Callable[[], float], database: sqlite3.Connection) -> None:
+    bring_up_to_date(database, file)
+    with Transaction(database) as writing:
+        _recover(writing, clock())
+
+
+def _recover(database: sqlite3.Cursor, now: float) -> int:
+    """Their worst case is what has been taken out for them already: it only becomes what they have cost."""
+    recovered = 0
+    for (process,) in database.execute("SELECT DISTINCT process FROM under_way").fetchall():
+        if process != identity() and gone(process):
+            database.execute(_RECOVER, (now, process))
+            recovered += database.execute("DELETE FROM under_way WHERE process = ?", (process,)).rowcount
+    return recovered
 
 
 def _or(value: T | None) -> T | bytearray:

@@ -118,11 +118,19 @@ def _answers_of(walk: Walk, one: Outcome, wrong: list[str]) -> set[str]:
 
 
 def embeds_each_text(story: Story, one: Outcome) -> Iterator[str]:
-    """One vector for each text, in their order, all of one model."""
+    """One vector for each text, in their order, all of one model; of a batch that failed, that or an error for each."""
     if one.response is not None and isinstance(one.ask.request, EmbedRequest):
         space = float(len(story.schedule.policy.models[one.response.model].id))
         if one.response.vectors != tuple((float(len(text)), space) for text in one.ask.request.texts):
             yield f"{one.ask.request.texts} became {one.response.vectors}"
+    error = one.error
+    if isinstance(error, DevSynthError) and error.failures and isinstance(one.ask.request, EmbedRequest):
+        texts = one.ask.request.texts
+        came = error.vectors or (None,) * len(texts)
+        if [place for place, vector in enumerate(came) if vector is None] != sorted(error.failures):
+            yield f"of {len(texts)} texts {sorted(error.failures)} failed, and {came} came"
+        if any(vector is not None and vector[0] != len(text) for text, vector in zip(texts, came, strict=True)):
+            yield f"{texts} became {came}"
 
 
 def tells_every_call(story: Story, one: Outcome) -> Iterator[str]:
@@ -296,7 +304,7 @@ def pays_within_the_ceiling(story: Story, one: Outcome) -> Iterator[str]:
             yield f"cost {one.response.cost_usd}, its attempts {costs}"
     ceiling = None if one.plan is None else one.plan.limits.max_cost_usd
     if ceiling is None:
-        if isinstance(one.error, BudgetExceeded):
+        if isinstance(one.error, BudgetExceeded) and one.plan is not None:  # else it was decided later, by who was back
             yield "there is no ceiling to exceed"
         return
     if len(equals(story, one)) > 1:

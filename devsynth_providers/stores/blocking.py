@@ -23,7 +23,7 @@ from .sqlite_ledger import SqliteLedger
 T = TypeVar("T")
 
 
-class Book(Protocol):
+class BlockingLedger(Protocol):
     """Any thread may use it, and a child that was forked. Each method raises ``LedgerUnavailable`` where it can not be
     done."""
 
@@ -40,13 +40,12 @@ class Book(Protocol):
         """Let go of what is open, when what is under way is done. Whoever uses it again opens it again."""
 
 
-def book_of(where: str | Path) -> Book:
-    """The book of the ledger at *where*, a file or the URL of a server. Raises ``ConfigurationError`` as ``ledger_of``
-    does."""
-    return ServerBook(where) if on_server(where) else FileBook(where)
+def blocking_ledger(where: str | Path) -> BlockingLedger:
+    """The ledger at *where*, a file or the URL of a server. Raises ``ConfigurationError`` as ``ledger_of`` does."""
+    return BlockingServer(where) if on_server(where) else BlockingFile(where)
 
 
-class FileBook:
+class BlockingFile:
     """Of the ledger in *file*."""
 
     def __init__(self, file: str | Path) -> None:
@@ -71,7 +70,7 @@ class FileBook:
             raise LedgerUnavailable(f"the ledger {self._ledger.file} can not be used: {error}") from None
 
 
-class ServerBook:
+class BlockingServer:
     """Of the ledger on the server at *url*. To read is to go through all entries that are kept there."""
 
     def __init__(self, url: str) -> None:
@@ -105,7 +104,7 @@ class ServerBook:
 
 
 class _Opened:
-    """What a ``ServerBook`` has from its first use until it is closed."""
+    """What a ``BlockingServer`` has from its first use until it is closed."""
 
     def __init__(self, url: str) -> None:
         self.clients = Clients(url)
