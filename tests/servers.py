@@ -130,12 +130,15 @@ class Wire:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        there = await asyncio.open_connection("127.0.0.1", self.behind)
+        ends = [writer]
         try:
+            there = await asyncio.open_connection("127.0.0.1", self.behind)
+            ends.append(there[1])
             await _first_to_end([self._forth(reader, there[1]), self._back(there[0], writer)])
         finally:
-            for each in (writer, there[1]):
+            for each in ends:  # both, before it may be cancelled once more
                 each.close()
+            for each in ends:
                 with suppress(OSError):
                     await each.wait_closed()
             self._tasks.discard(task)

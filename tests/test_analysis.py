@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from devsynth_providers import TaskAnalyzer
 from devsynth_providers.analysis import estimate_tokens
@@ -38,6 +43,35 @@ def test_weights_can_be_brought_and_unknown_ones_are_refused() -> None:
     assert TaskAnalyzer({"base": 0.25}).analyze_complexity("anything at all") == 0.25
     with pytest.raises(ValueError, match="no such sign: lenght"):
         TaskAnalyzer({"lenght": 1})
+
+
+class Unhashable(str):
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Insensitive(str):
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str)
+
+    @override
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("kind", [Unhashable, Insensitive])
+def test_a_text_of_a_kind_of_ones_own_is_judged_as_the_text_that_it_is(kind: type[str]) -> None:
+    analyzer = TaskAnalyzer()
+    for text in ("hi", *HARD):
+        assert estimate_tokens(kind(text)) == estimate_tokens(text)
+        assert analyzer.analyze(kind(text)) == analyzer.analyze(text) == TaskAnalyzer().analyze(text)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_an_analyzer_can_be_copied_and_pickled(again: Callable[[TaskAnalyzer], TaskAnalyzer]) -> None:
+    for analyzer in (TaskAnalyzer(), TaskAnalyzer({"base": 0.25})):
+        before = analyzer.analyze(HARD[0])
+        assert again(analyzer).analyze(HARD[0]) == before
 
 
 @given(st.text(max_size=2000))

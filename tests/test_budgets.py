@@ -277,6 +277,15 @@ class TestTheLedger:
         assert {row[3] for row in written} <= {"settled", "estimated"}
         assert set(rows(file, "project, role, task, tags, policy, rule")) == {("p", "r", "t", '["x"]', "test", "all")}
 
+    async def test_of_a_question_it_has_the_complexity_and_of_texts_to_embed_none(
+        self, ledger: SqliteLedger, file: Path
+    ) -> None:
+        mine = router(answering(), ledger=ledger)
+        plan = (await mine.complete("Compare three designs, and prove that one is right")).plan
+        await mine.embed("Compare three designs, and prove that one is right")
+        assert plan is not None
+        assert rows(file, "complexity") == [(plan.complexity,), (None,)]
+
     async def test_a_stream_that_is_left_or_breaks_off_costs_what_it_used(
         self, ledger: SqliteLedger, file: Path
     ) -> None:

@@ -37,6 +37,28 @@ def test_what_is_written_is_not_taken_for_failed_because_the_log_can_not_be_put_
     database.close()
 
 
+def test_whoever_brings_the_file_up_to_date_while_its_log_is_put_in_its_place_is_not_undone(tmp_path: Path) -> None:
+    database, version, found = Database(tmp_path / "f", _tables), 0, list[int]()
+
+    def meanwhile(statement: str) -> None:
+        nonlocal version
+        other = sqlite3.connect(tmp_path / "f", timeout=0, isolation_level=None)
+        with closing(other), suppress(sqlite3.OperationalError):  # it has to wait
+            found.append(other.execute("PRAGMA user_version").fetchone()[0] - version)
+            other.execute(f"PRAGMA user_version = {version + 1}")
+            version += 1
+
+    def work() -> None:
+        for number in range(CHECKPOINT):
+            _write(database, str(number))
+        database.opened().set_trace_callback(meanwhile)
+
+    database.patiently(work)
+    database.opened().set_trace_callback(None)
+    assert set(found) == {0}
+    database.close()
+
+
 def test_a_log_does_not_grow_with_every_process_that_ends_early(tmp_path: Path) -> None:
     sizes, stays = list[int](), Database(tmp_path / "f", _tables)
     stays.opened()

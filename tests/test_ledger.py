@@ -512,6 +512,20 @@ class TestFile:
         await ledger.aclose()
 
 
+_THEIRS = "call, attempt, at, until, process, reserved_micros, purses, provider, model, policy, rule, tags, reason"
+_GIVEN = f"{', '.join('?' * 12)}, 'primary'"
+OF_VERSION = {
+    1: (f"INSERT INTO entries ({_THEIRS}, state) VALUES ({_GIVEN}, 'reserved')",),
+    2: (
+        f"INSERT INTO under_way ({_THEIRS}) VALUES ({_GIVEN})",
+        f"INSERT INTO ended ({_THEIRS}, state, cost_micros) SELECT {_THEIRS}, 'settled', 7 FROM under_way"
+        " WHERE call = ?",
+        "DELETE FROM under_way WHERE call = ?",
+    ),
+}
+"""How routers of that version write an attempt down, and what came of it."""
+
+
 class TestOldFiles:
     """Of version 1, as it wrote them, and of those since."""
 
@@ -584,6 +598,27 @@ class TestOldFiles:
         other.close()
         assert await waiting == 250
         await ledger.aclose()
+
+    async def test_are_written_rightly_or_not_at_all_by_whoever_of_their_version_still_has_them_open(
+        self, old: Path, version: int
+    ) -> None:
+        before, values = OF_VERSION[version], ("theirs", 1, 30.0, 90.0, identity(), 100, "[]", "p", "m", "p", "r", "[]")
+        with closing(sqlite3.connect(old, isolation_level=None)) as theirs:
+            assert theirs.execute("SELECT count(*) FROM entries").fetchone() == (4,)
+            ledger = SqliteLedger(old)
+            await ledger.recover()
+            if version == 1:
+                with pytest.raises(sqlite3.OperationalError, match="is a view"):
+                    theirs.execute(before[0], values)
+            else:
+                for statement, told in zip(before, (values, ("theirs",), ("theirs",)), strict=True):
+                    assert theirs.execute(statement, told).rowcount == 1
+        assert await ledger.spent_micros(PURSE) == 250
+        await ledger.aclose()
+        assert check(old).right
+        with read_ledger(old) as reader:
+            theirs_now = [each for each in reader.entries() if each["call"] == "theirs"]
+        assert [(each["cost_micros"], each["complexity"]) for each in theirs_now] == [(7, None)] * (version - 1)
 
     async def test_are_read_again_once_a_router_has_used_them(self, old: Path, version: int) -> None:
         with pytest.raises(ConfigurationError, match=f"version {version}, from an older"), read_ledger(old):

@@ -430,6 +430,13 @@ class TestSuggestions:
         assert (said["code"], said["about"]) == ("dear_for_simple", "all")
         assert said["message"].startswith("42% of spend is on rule all with complexity under 0.3 ($0.0084)")
 
+    def test_say_nothing_of_a_rule_for_simple_requests_but_that_it_is_dear(self) -> None:
+        simple = Group(key="simple", attempts=100, calls=100, cost_micros=500, simple_micros=500)
+        hard = Group(key="hard", attempts=100, calls=100, cost_micros=300)
+        total = Group(attempts=200, calls=200, cost_micros=800)
+        assert codes(sums(total=total, rules=[simple, hard])) == ["dear_rule"]
+        assert codes(sums(total=simple, rules=[simple])) == ["dear_for_simple"]
+
     def test_are_none_where_there_is_too_little(self) -> None:
         few = Group(key="m", attempts=19, calls=19, failed=19, fallbacks=19, cost_micros=5, estimated_micros=5)
         assert codes(sums(total=few, rules=[few, Group()], models=[few])) == []

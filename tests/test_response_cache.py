@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from devsynth_providers import ConfigurationError, ResponseCache
 from devsynth_providers.stores.secret import secret_of
@@ -216,6 +217,23 @@ class TestAgainstItsOwner:
                 )
             assert await kept.get("tenant", "key") is None, at
         assert kept.statistics.refused == len(entry)
+        await kept.aclose()
+
+    async def test_a_tenant_whose_name_is_of_a_kind_of_its_own_is_the_text_that_it_is(self, place: Path) -> None:
+        class Anybody(str):
+            @override
+            def __eq__(self, other: object) -> bool:
+                return True
+
+            @override
+            def __hash__(self) -> int:
+                return 1
+
+        kept = cache(place)
+        for name in ("one", "two"):
+            await kept.set(Anybody(name), "key", name)
+        told = [await kept.get(scope, "key") for scope in (Anybody("one"), Anybody("two"), "one", "two")]
+        assert told == ["one", "two"] * 2
         await kept.aclose()
 
     async def test_an_entry_that_was_moved_to_another_tenant_is_a_miss(self, place: Path) -> None:

@@ -37,6 +37,7 @@ from devsynth_providers.policy.contradictions import contradictions
 from devsynth_providers.policy.file import load_policy, parse_policy
 from devsynth_providers.stores.sqlite_ledger import SqliteLedger
 from devsynth_providers.testing import ScriptedProvider, run_virtually
+from devsynth_providers.types import Tally
 
 from .helpers import PRICED, model, policy
 
@@ -237,6 +238,11 @@ class TestOfOneRequest:
         assert [each.shared for each in told] == [False, True, True]
         assert len(far.requests) == 1
 
+    async def test_what_it_tells_of_a_call_that_another_began_it_has_paid(self) -> None:
+        answer, tally = await router(answering(), budgets=[1]).complete("hi"), Tally()
+        tally.take_over(answer.attempts)
+        assert (tally.run.spent_micros, tally.run.used_tokens, tally.run.calls) == (700, 30, 1)
+
     async def test_its_texts_are_joined_with_those_of_others_as_far_as_one_can_pay(self) -> None:
         far = answering()
         mine = router(far, budgets=[Budget(scope="run", limit_usd=150e-6)], join_embeddings_s=0.01)
@@ -389,6 +395,16 @@ class TestWritten:
         assert (idle.warning, idle.suggestion) == (True, "leave it out")
         assert "below the worst case of one call" in found["budgets", 1, "limit_usd"].message
         assert len(found) == 2
+
+    @pytest.mark.parametrize(
+        ("about", "whose"),
+        [({"scope": "run"}, "a run"), ({"scope": "project", "per": "total"}, "a budget per total")],
+    )
+    def test_a_time_zone_of_what_never_begins_anew_is_told(self, about: Any, whose: str) -> None:
+        said = [Budget(limit_usd=1, zone="Europe/Berlin", **about), Budget(limit_usd=1, **about)]
+        (idle,) = contradictions(rules(answering(), budgets=[*said, Budget(scope="task", limit_usd=1, zone="CET")]))
+        assert (idle.path, idle.warning) == (("budgets", 0, "zone"), True)
+        assert f"nothing of {whose}, which never begins anew" in idle.message
 
 
 TASKS = st.lists(

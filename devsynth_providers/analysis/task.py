@@ -12,10 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from typing_extensions import override
 
 from ..types import Evidence
-from .tokens import LONGEST_KEPT, estimate_tokens
+from .tokens import estimate_tokens, may_be_kept
 
 _WORD = re.compile(r"\w{1,24}")
 _STEP = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+\S", re.MULTILINE)
@@ -144,13 +146,21 @@ class TaskAnalyzer:
         self._judged = functools.partial(_judged, dict(weights))
         self._kept = functools.lru_cache(256)(self._judged)
 
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}  # which can not be pickled
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._kept = functools.lru_cache(256)(self._judged)
+
     def analyze_complexity(self, text: str) -> float:
         """How hard *text* looks, from 0 (trivial) to 1 (as hard as tasks come)."""
         return self.analyze(text).complexity
 
     def analyze(self, text: str) -> TaskFacts:
         """How hard *text* looks, and what made it look so. Of short texts it is kept: some come again and again."""
-        return self._kept(text) if len(text) <= LONGEST_KEPT else self._judged(text)
+        return self._kept(text) if may_be_kept(text) else self._judged(text)
 
 
 def _judged(weights: Mapping[str, float], text: str) -> TaskFacts:

@@ -103,7 +103,13 @@ LONGEST_KEPT = 2_000
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens *text* is, rather too many than too few; 0 only for an empty text."""
-    return _kept(text) if len(text) <= LONGEST_KEPT else _estimated(text)
+    return _kept(text) if may_be_kept(text) else _estimated(text)
+
+
+def may_be_kept(text: str) -> bool:
+    """Whether what is found out of *text* may be kept for equal ones: texts of a kind of their own may say themselves
+    what they are equal to."""
+    return type(text) is str and len(text) <= LONGEST_KEPT
 
 
 def _estimated(text: str) -> int:

@@ -68,8 +68,11 @@ def dear_rule(sums: Sums) -> Iterator[Suggestion]:
 
 
 def dear_for_simple(sums: Sums) -> Iterator[Suggestion]:
-    """Simple requests of one rule have ``SPEND_SHARE`` of the cost or more."""
+    """Simple requests of one rule have ``SPEND_SHARE`` of the cost or more, unless it is for those alone: of that
+    ``dear_rule`` says all."""
     for rule in sums.rules:
+        if len(sums.rules) > 1 and rule.simple_micros == rule.cost_micros:
+            continue
         share = _share(rule.simple_micros, sums.total.cost_micros)
         if share >= SPEND_SHARE and rule.attempts >= FEWEST:
             yield Suggestion(

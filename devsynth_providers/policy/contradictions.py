@@ -75,6 +75,10 @@ def _of_budgets(policy: Policy, models: Mapping[str, Model]) -> Iterable[Contrad
         if budget.scope == "run" and budget.when_unavailable != "refuse":
             message = "when_unavailable says nothing of a run: what one has spent stands in no ledger"
             yield Contradiction(("budgets", index, "when_unavailable"), message, "leave it out", warning=True)
+        if budget.per in ("call", "total") and budget.zone != "UTC":
+            whose = "a run" if budget.scope == "run" else f"a budget per {budget.per}"
+            message = f"zone says nothing of {whose}, which never begins anew"
+            yield Contradiction(("budgets", index, "zone"), message, "leave it out", warning=True)
 
 
 def _of_example(example: Example, policy: Policy, path: Path) -> Iterable[Contradiction]:

@@ -131,8 +131,9 @@ class Database:
         self._written = 0
         connection = self.opened()
         connection.execute("PRAGMA wal_checkpoint").fetchall()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        connection.execute(f"PRAGMA user_version = {version}")
+        with Transaction(connection, lost=self._forget) as database:  # no other may bring the file up to date meanwhile
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            database.execute(f"PRAGMA user_version = {version}")
 
     def _open_now(self) -> sqlite3.Connection:
         try:

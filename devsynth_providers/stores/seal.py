@@ -33,7 +33,7 @@ class Seal:
         """What the names of all that *scope* has begin with."""
         if not isinstance(scope, str):
             raise ConfigurationError(f"the scope of a cache is text, not {type(scope).__name__}")
-        return self._tenant(scope)
+        return self._tenant(str.__str__(scope))  # one derived from it may say itself what it is equal to
 
     def closed(self, row: str, value: Any, until: float) -> bytes:
         """*value*, which must be JSON, as an entry to be kept at *row* *until* then, in seconds since 1970."""

@@ -85,26 +85,26 @@ _DERIVED: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     int: int.__int__,
     float: lambda value: _number(float.__float__(value)),
-    list: _sequence,
-    tuple: _sequence,
+    list: lambda value: _sequence(list.__iter__(value)),
+    tuple: lambda value: _sequence(tuple.__iter__(value)),
 }
-"""What is derived from those may write itself otherwise."""
+"""What is derived from those may write itself otherwise, and is sent as what it is derived from."""
 
 
 def _writer(value: Any) -> Callable[[Any], Any]:
-    """What writes a *value* of a kind that has not been met: a dataclass, of which there are few, or one derived
-    from those that all is made of."""
+    """What writes a *value* of a kind that has not been met: one derived from those that all is made of, whatever else
+    it is, or a dataclass, of which there are few."""
     kind = type(value)
-    if is_dataclass(kind):
-        name, names = f"{kind.__module__}.{kind.__qualname__}", _names(kind)
-        _WRITERS[kind] = lambda value: {name: _fields(names, value)}
-        return _WRITERS[kind]
     for simple, plain in _DERIVED.items():
         if isinstance(value, simple):
             return plain
     if isinstance(value, Mapping):
         return _mapping
-    raise TypeError(f"a {kind.__name__} can not be compared")
+    if not is_dataclass(kind):
+        raise TypeError(f"a {kind.__name__} can not be compared")
+    name, names = f"{kind.__module__}.{kind.__qualname__}", _names(kind)
+    _WRITERS[kind] = lambda value: {name: _fields(names, value)}
+    return _WRITERS[kind]
 
 
 def _fields(names: tuple[str, ...], value: Any) -> list[list[Any]]:

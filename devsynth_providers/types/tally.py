@@ -49,11 +49,12 @@ class Tally:
         self._attempts.append(attempt)
 
     def take_over(self, attempts: Iterable[Attempt]) -> None:
-        """*attempts* were another request's, and are told by this one: by the numbers that they have, where those are
-        not taken."""
+        """*attempts* were another request's, and are told by this one, and paid: by the numbers that they have, where
+        those are not taken."""
         for attempt in attempts:
             self.begun = max(self.begun + 1, attempt.number)
             self._attempts.append(replace(attempt, number=self.begun))
+            self.run.count(attempt.cost_micros or 0, attempt.usage.input_tokens + attempt.usage.output_tokens, calls=1)
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
