@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from .. import telemetry
-from ..batches import ByText
+from ..batches import ByText, own_of
 from ..errors import DevSynthError
 from ..policy.coding import decoded, encoded
 from ..port import ProviderPort
@@ -145,15 +145,20 @@ class Cached(Wrapper):
         if not new:
             vectors = tuple(known[text] for text in request.texts)
             return await self._given([Chunk(vectors=vectors, finish_reason="stop")])
+        own: DevSynthError | None = None
         try:
             reply = await self.inner.send(replace(request, texts=new))
             answer = await reply.read()
         except DevSynthError as error:
-            each = ByText.of(error, new)
+            each, own = ByText.of(error, new), own_of(error)
             self._put(scope, keys, each.vectors)
             each.vectors.update(known)
-            each.tell(error, request.texts)
-            raise
+            each.tell(own, request.texts)
+        if own is not None:
+            try:
+                raise own
+            finally:
+                del own  # it holds this frame
         asked = dict(zip(new, answer.vectors, strict=True))
         if not reply.cached:
             self._put(scope, keys, asked)
