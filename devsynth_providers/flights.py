@@ -172,6 +172,8 @@ class Flight:
             if self._ended:
                 return False
             if listener.late:
+                if any(piece.vectors for piece in self._pieces):
+                    return False  # they have come all at once: only what they came by has not ended yet
                 model = self._model if self.reply is None else self.reply.model
                 raise ProviderTimeout("past the deadline", provider=model.provider, model=model.name)
             listener.news.clear()

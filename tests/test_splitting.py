@@ -33,6 +33,7 @@ from devsynth_providers import (
     ContextTooLong,
     DevSynthError,
     EmbedRequest,
+    Hedge,
     Limits,
     MalformedResponse,
     Model,
@@ -531,6 +532,22 @@ class TestWhatEndsABatch:
         assert (type(error), took_s) == (ProviderTimeout, 5.5)
         covers(error, request, far)
         assert 0 < far.embedded.total() < 90
+
+    @pytest.mark.parametrize("shared", [{}, {"coalesce": "never", "join_embeddings_s": 0.0}])
+    def test_vectors_are_an_answer_though_what_they_came_by_has_not_ended_in_time(self, shared: dict[str, Any]) -> None:
+        class Clinging(Embedder):
+            @override
+            async def send(self, request: Request) -> Reply:
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    await asyncio.sleep(2)
+                raise AssertionError("it was cancelled")
+
+        far = Embedder(of=model("b", model="a", price=PRICED))
+        response, _ = ask(batch(9).on(deadline=3.0), Clinging(), far, hedge=Hedge(after=1.0, max_extra=1.0), **shared)
+        assert response.vectors == rows(batch(9))
+        assert (response.model, len(response.attempts)) == ("b", 2)
 
 
 class OpensAtOnce(Embedder):
