@@ -161,7 +161,9 @@ class _Batch:
         if not refused:
             self._failures |= {place: failures.get(number, error) for number, place in enumerate(part)}
         elif len(part) > 1 and self._end is None:
-            self.pending.extendleft(reversed(_halves(lacking, error)))
+            telemetry.event("batch.halved", texts=len(lacking), reason=error.kind)
+            middle = len(lacking) // 2
+            self.pending.extendleft(half for half in (lacking[middle:], lacking[:middle]) if half)
 
     def _misfits(self) -> DevSynthError | None:
         """Leave out the vectors that are of another dimension than most; the error says that there were some."""
@@ -218,13 +220,6 @@ class _Batch:
         reply.degraded = told is not None and told.degraded
         reply.cached = all(each.cached for each in replies) and not self._before
         return reply
-
-
-def _halves(part: Part, error: DevSynthError) -> list[Part]:
-    """What of a part that was refused is to be asked next; no less than all of it, if that is a single text."""
-    telemetry.event("batch.halved", texts=len(part), reason=error.kind)
-    middle = len(part) // 2
-    return [half for half in (part[:middle], part[middle:]) if half]
 
 
 def _own(error: DevSynthError, said: str = "") -> DevSynthError:
