@@ -173,6 +173,23 @@ async def test_what_is_kept_of_several_models_together_is_an_answer(cache: Respo
     assert (response.usage, [attempt.error for attempt in response.attempts]) == (Usage(), ["unavailable"] * 2)
 
 
+@pytest.mark.parametrize("request_", [EmbedRequest(texts=("yy",)), ChatRequest.of("hi", temperature=0.0)])
+async def test_what_was_tried_before_somebody_had_it_kept_is_told(
+    cache: ResponseCache, request_: EmbedRequest | ChatRequest
+) -> None:
+    down = ProviderUnavailable("down", status=503)
+    a, b = replace(PRICEY, name="a", model="e"), replace(PRICEY, name="b", model="e", provider="other")
+    far = {"a": ScriptedProvider(down, down, model=a), "b": ScriptedProvider("yes", model=b)}
+    by = policy(a, b, cache=Keep(), coalesce="never", retry=Retry(attempts=1))
+    asked = Router(by, far, cache=cache)
+    await asked.complete(request_)
+    with asked.budget() as run:
+        response = await asked.complete(request_)
+    assert (response.model, response.cached, len(far["b"].requests)) == ("b", True, 1)
+    assert [each.error for each in response.attempts] == ["unavailable"]
+    assert response.cost_usd == run.spent_usd > 0
+
+
 async def test_what_came_of_a_batch_that_failed_in_part_is_kept(cache: ResponseCache) -> None:
     no, texts = RequestRejected("no", status=400), ["x" * length for length in range(1, 99)]
     far = ScriptedProvider("", no, no, "", "", vectors=vector)  # 96 texts, two, each of them; then what lacks
