@@ -9,9 +9,9 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from .analysis import estimate_tokens
-from .errors import AllProvidersFailed, ContentFiltered, ContextTooLong, DevSynthError, RequestRejected
+from .errors import AllProvidersFailed, CircuitOpen, ContentFiltered, ContextTooLong, DevSynthError, RequestRejected
 from .retold import retold
-from .types import Chunk, Model, Vector
+from .types import Chunk, EmbedRequest, Model, Request, Vector
 
 _REFUSED = (400, 422)
 _MOST_TOKENS_A_CHARACTER = 3
@@ -48,6 +48,13 @@ def may_be_parted(error: DevSynthError) -> bool:
     return refused or isinstance(error, ContextTooLong | ContentFiltered)
 
 
+def nobody_was_asked(error: DevSynthError) -> bool:
+    """Whether those who could be asked are left alone, also from the first: another request, which may be another part
+    of the same batch, finds out whether they are well."""
+    ends = error.exceptions if isinstance(error, AllProvidersFailed) else (error,)
+    return all(isinstance(each, CircuitOpen) and each.__cause__ is None for each in ends)
+
+
 def in_parts(texts: Sequence[str], places: Sequence[int], capacity: Capacity) -> list[Part]:
     """As few as hold the texts at *places* in their order, none over *capacity* but what is a single text."""
     if len(places) <= capacity.texts and sum(map(len, texts)) * _MOST_TOKENS_A_CHARACTER <= capacity.tokens:
@@ -75,6 +82,13 @@ def taken(error: DevSynthError, of: int) -> tuple[list[Vector | None], Mapping[i
     return vectors, failures
 
 
+def own_of(error: DevSynthError) -> DevSynthError:
+    """*error* as one that may tell of texts: others may hold it, or raise it again."""
+    own = retold(error, led=True)
+    assert isinstance(own, DevSynthError)
+    return own
+
+
 def telling(
     error: DevSynthError,
     vectors: Sequence[Vector | None],
@@ -82,12 +96,18 @@ def telling(
 ) -> DevSynthError:
     """*error*, which says what came of each text of a batch: *vectors*, and of those without one, *failures*, or else
     that it is the failure of the text."""
-    if len(vectors) > 1:
-        copies = dict[int, DevSynthError]()
-        lacking = [place for place, vector in enumerate(vectors) if vector is None]
-        error.failures = {place: _by_itself(failures.get(place, error), copies) for place in lacking}
-        error.vectors = () if len(lacking) == len(vectors) else tuple(vectors)
+    copies = dict[int, DevSynthError]()
+    lacking = [place for place, vector in enumerate(vectors) if vector is None]
+    error.failures = {place: _by_itself(failures.get(place, error), copies) for place in lacking}
+    error.vectors = () if len(lacking) == len(vectors) else tuple(vectors)
     return error
+
+
+def tell_remembered(error: DevSynthError, request: Request, space: str) -> None:
+    """Have *error*, if it says nothing of the texts of *request*, say what had come of them when it had to be left."""
+    if isinstance(request, EmbedRequest) and not error.failures:
+        came = request.call.tally.vectors
+        telling(error, [came.get((space, text)) for text in request.texts])
 
 
 class ByText(NamedTuple):
@@ -114,8 +134,17 @@ def _by_itself(error: DevSynthError, copies: dict[int, DevSynthError]) -> DevSyn
     own = copies.get(id(error))
     if own is None:
         copy = retold(error, led=False)
-        own = copies[id(error)] = (copy if isinstance(copy, DevSynthError) else error).with_traceback(None)
+        assert isinstance(copy, DevSynthError)
+        own = copies[id(error)] = copy
+        _drop_frames(copy)
     return own
+
+
+def _drop_frames(error: BaseException) -> None:
+    error.__traceback__ = None
+    for each in (error.__cause__, *(error.exceptions if isinstance(error, AllProvidersFailed) else ())):
+        if each is not None:
+            _drop_frames(each)
 
 
 async def once(chunk: Chunk) -> AsyncGenerator[Chunk, None]:

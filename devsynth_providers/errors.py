@@ -50,8 +50,8 @@ class DevSynthError(Exception):
     """Of a batch of texts to embed that failed in part: what came all the same, in the order of the texts, and ``None``
     where nothing did. Empty where nothing came at all, and of every other request."""
     failures: Mapping[int, DevSynthError] = MappingProxyType({})
-    """Of a batch that was asked: by its place, from 0, why each text that has no vector has none. The attempts of all
-    are told by the error that was raised, and not by these."""
+    """Of texts to embed that were asked for: by its place, from 0, why each that has no vector has none. The attempts
+    of all are told by the error that was raised, and not by these."""
 
 
 class ConfigurationError(DevSynthError, ValueError):

@@ -101,16 +101,19 @@ class Flight:
         self._task.add_done_callback(self._landed)
 
     async def _fly(self, send: Callable[[Request], Awaitable[Reply]]) -> None:
-        async with await send(self.request) as reply:
-            self.reply, self.degraded = reply, reply.degraded
-            self.models.append(reply.model)
-            if reply.reported_usage is not None:  # came before the first content, and will not come again
-                self._pieces.append(Chunk(usage=reply.reported_usage, model=reply.response_model))
-            async for chunk in reply:
-                if chunk.continued_by:
-                    self.models.append(reply.model)
-                self._pieces.append(chunk)
-                self._wake()
+        try:
+            async with await send(self.request) as reply:
+                self.reply, self.degraded = reply, reply.degraded
+                self.models.append(reply.model)
+                if reply.reported_usage is not None:  # came before the first content, and will not come again
+                    self._pieces.append(Chunk(usage=reply.reported_usage, model=reply.response_model))
+                async for chunk in reply:
+                    if chunk.continued_by:
+                        self.models.append(reply.model)
+                    self._pieces.append(chunk)
+                    self._wake()
+        finally:
+            del self  # it holds the error, which holds this frame
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         """It has ended; called for a task, too, that was cancelled before it began."""
@@ -169,6 +172,8 @@ class Flight:
             if self._ended:
                 return False
             if listener.late:
+                if any(piece.vectors for piece in self._pieces):
+                    return False  # they have come all at once: only what they came by has not ended yet
                 model = self._model if self.reply is None else self.reply.model
                 raise ProviderTimeout("past the deadline", provider=model.provider, model=model.name)
             listener.news.clear()

@@ -118,7 +118,10 @@ class Patience:
                 error = error.__cause__  # why the last try failed says more than that there was no other
                 error.attempts = self._tally.attempts
             self._failed.tell(error)
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame
         return request.on(reason="retry") if asked else request
 
     def _choose(self) -> Plan | Nobody:

@@ -205,8 +205,10 @@ class Router(ProviderPort):
                 if reply.cached and not reply.shared:
                     deployment.book.hit(request, reply.model)
                 return reply
-            request = patience.again(request, failure)
-            del failure  # it holds this frame
+            try:
+                request = patience.again(request, failure)
+            finally:
+                del failure  # it holds this frame
 
     def _where_kept(self) -> ResponseCache | RedisCache:
         """The cache, opened when the first policy comes that has a rule for it."""

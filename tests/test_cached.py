@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from devsynth_providers import (
     Model,
     RequestRejected,
     ResponseCache,
+    Retry,
     Router,
     StreamInterrupted,
 )
@@ -154,6 +156,38 @@ async def test_where_new_texts_fail_the_error_has_the_vectors_that_are_kept(cach
         await asked.embed_batch(["ccc", "bb", "ccc", "a", "dddd"])
     assert raised.value.vectors == (None, vector("bb"), None, vector("a"), None)
     assert {place: str(each) for place, each in raised.value.failures.items()} == {0: "no", 2: "no", 4: "no"}
+
+
+async def test_what_is_kept_of_several_models_together_is_an_answer(cache: ResponseCache) -> None:
+    down = ProviderUnavailable("down", status=503)
+    a, b = replace(PRICEY, name="a", model="e"), replace(PRICEY, name="b", model="e", provider="other")
+    far = {
+        "a": ScriptedProvider("", down, down, model=a, vectors=vector),
+        "b": ScriptedProvider("", down, model=b, vectors=vector),
+    }
+    asked = Router(policy(a, b, cache=Keep(), retry=Retry(attempts=1)), far, cache=cache)
+    await asked.embed_batch(["x"])
+    await asked.embed_batch(["yy"])
+    response = await asked.complete(EmbedRequest(texts=("x", "yy")))
+    assert response.vectors == (vector("x"), vector("yy"))
+    assert (response.usage, [attempt.error for attempt in response.attempts]) == (Usage(), ["unavailable"] * 2)
+
+
+@pytest.mark.parametrize("request_", [EmbedRequest(texts=("yy",)), ChatRequest.of("hi", temperature=0.0)])
+async def test_what_was_tried_before_somebody_had_it_kept_is_told(
+    cache: ResponseCache, request_: EmbedRequest | ChatRequest
+) -> None:
+    down = ProviderUnavailable("down", status=503)
+    a, b = replace(PRICEY, name="a", model="e"), replace(PRICEY, name="b", model="e", provider="other")
+    far = {"a": ScriptedProvider(down, down, model=a), "b": ScriptedProvider("yes", model=b)}
+    by = policy(a, b, cache=Keep(), coalesce="never", retry=Retry(attempts=1))
+    asked = Router(by, far, cache=cache)
+    await asked.complete(request_)
+    with asked.budget() as run:
+        response = await asked.complete(request_)
+    assert (response.model, response.cached, len(far["b"].requests)) == ("b", True, 1)
+    assert [each.error for each in response.attempts] == ["unavailable"]
+    assert response.cost_usd == run.spent_usd > 0
 
 
 async def test_what_came_of_a_batch_that_failed_in_part_is_kept(cache: ResponseCache) -> None:

@@ -33,6 +33,7 @@ from devsynth_providers import (
     ContextTooLong,
     DevSynthError,
     EmbedRequest,
+    Hedge,
     Limits,
     MalformedResponse,
     Model,
@@ -388,7 +389,8 @@ def test_a_batch_of_one_part_that_failed_has_a_failure_for_each_text_and_no_vect
         (2, "no", False),
     ]
     error, _ = ask(batch(1), Embedder(lambda *_: AuthenticationError("no", status=403)))
-    assert (error.vectors, dict(error.failures)) == ((), {})
+    assert error.vectors == ()
+    assert [(place, str(each), each is error) for place, each in error.failures.items()] == [(0, "no", False)]
 
 
 def test_a_bug_ends_all_at_once_and_is_raised_as_it_is() -> None:
@@ -401,6 +403,33 @@ def test_a_bug_ends_all_at_once_and_is_raised_as_it_is() -> None:
         ask(batch(1000), far)
     assert far.under_way == 0
     assert len(far.requests) <= 2 * AT_ONCE
+
+
+def test_a_bug_in_a_part_that_began_later_waits_for_none_that_began_before() -> None:
+    class Slow(Embedder):
+        @override
+        async def send(self, request: Request) -> Reply:
+            await asyncio.sleep(3600 if "0 text" in request.text.split("\n") else 0)
+            return await super().send(request)
+
+    def fails(texts: Sequence[str], _: int) -> None:
+        if "800 text" in texts:
+            raise ZeroDivisionError("mine")
+
+    async def main() -> float:
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            await Splitting(Slow(fails)).complete(batch(96 * 9))
+        return asyncio.get_running_loop().time()
+
+    assert run_virtually(main()) == 3.0
+
+
+def test_an_error_that_somebody_raises_again_and_again_is_told_by_each_batch_for_itself() -> None:
+    no = RequestRejected("no", status=400)
+    first, _ = ask(batch(9), Embedder(lambda asked, _: no if "3 text" in asked else None))
+    second, _ = ask(batch(100), Embedder(lambda asked, _: no if "98 text" in asked else None))
+    assert (str(first), list(first.failures), len(first.vectors)) == ("text 4 of 9: no", [3], 9)
+    assert (str(second), list(second.failures), len(second.vectors)) == ("text 99 of 100: no", [98], 100)
 
 
 def test_vectors_of_different_dimensions_are_no_answer() -> None:
@@ -495,6 +524,46 @@ class TestWhatEndsABatch:
         covers(raised.value, request, far)
         assert list(raised.value.failures) == [3]
 
+    @pytest.mark.parametrize("shared", [{}, {"coalesce": "never", "join_embeddings_s": 0.0}])
+    def test_so_it_is_where_less_time_was_left_than_the_policy_gives(self, shared: dict[str, Any]) -> None:
+        far, request = Embedder(), batch(90)
+        far._fails = lambda asked, _: ContextTooLong("no", status=413) if len(asked) > 10 else None
+        error, took_s = ask(request.on(deadline=5.5), far, **shared)
+        assert (type(error), took_s) == (ProviderTimeout, 5.5)
+        covers(error, request, far)
+        assert 0 < far.embedded.total() < 90
+
+    @pytest.mark.parametrize("shared", [{}, {"coalesce": "never", "join_embeddings_s": 0.0}])
+    def test_vectors_are_an_answer_though_what_they_came_by_has_not_ended_in_time(self, shared: dict[str, Any]) -> None:
+        class Clinging(Embedder):
+            @override
+            async def send(self, request: Request) -> Reply:
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    await asyncio.sleep(2)
+                raise AssertionError("it was cancelled")
+
+        far = Embedder(of=model("b", model="a", price=PRICED))
+        response, _ = ask(batch(9).on(deadline=3.0), Clinging(), far, hedge=Hedge(after=1.0, max_extra=1.0), **shared)
+        assert response.vectors == rows(batch(9))
+        assert (response.model, len(response.attempts)) == ("b", 2)
+
+
+class OpensAtOnce(Embedder):
+    """The part that holds text 200 fails at once, so many times that its circuit opens: others are under way."""
+
+    def __init__(self, times: int = 5) -> None:
+        super().__init__()
+        self._times = times
+
+    @override
+    async def send(self, request: Request) -> Reply:
+        if self._times and "200 text" in request.text.split("\n"):
+            self._times -= 1
+            raise ProviderUnavailable("down")
+        return await super().send(request)
+
 
 class TestACircuitThatOpensInTheMidstOfIt:
     """The part that holds text 200 fails, five times or for ever; those before it have come by then."""
@@ -525,6 +594,33 @@ class TestACircuitThatOpensInTheMidstOfIt:
         assert list(error.failures) == list(range(192, 288))
         assert len(error.attempts) == len(far.requests)
 
+    def test_of_the_parts_that_are_lacking_one_finds_out_whether_the_server_is_well_and_the_others_follow(self) -> None:
+        far, request = OpensAtOnce(), batch(96 * 30)
+        response, took_s = ask(request, far, retry=replace(NO_WAIT, attempts=9))
+        assert response.vectors == rows(request)
+        assert far.embedded == Counter(request.texts)
+        assert response.usage == Usage(far.tokens, 0)
+        assert len(response.attempts) == 5 + 30
+        assert far.most == AT_ONCE
+        assert 9 < took_s < 11
+
+    def test_where_it_finds_out_that_it_is_not_no_other_is_asked_for(self) -> None:
+        far, request = OpensAtOnce(times=1000), batch(96 * 30)
+        error, _ = ask(request, far, retry=replace(NO_WAIT, attempts=9))
+        assert isinstance(error, ProviderUnavailable)
+        covers(error, request, far)
+        assert far.embedded.total() <= 96 * 4
+        assert far.under_way == 0
+
+    @pytest.mark.parametrize("total_s", [6, 7.5, 9])
+    def test_where_time_ends_after_a_wait_what_came_by_then_is_there(self, total_s: float) -> None:
+        """The call that equal requests share begins after the wait, and would have had more time."""
+        far, request = OpensAtOnce(), batch(96 * 30)
+        error, took_s = ask(request, far, retry=replace(NO_WAIT, attempts=9), timeouts=Timeouts(total_s=total_s))
+        assert (type(error), took_s) == (ProviderTimeout, total_s)
+        covers(error, request, far)
+        assert 96 * 3 < far.embedded.total() < 96 * 30
+
     def test_equal_batches_at_the_same_time_wait_and_pay_together(self) -> None:
         far = self.fails(5)
 
@@ -551,6 +647,12 @@ class TestWhatAnErrorHolds:
         for each in (*error.exceptions, *error.failures.values()):
             assert (each.vectors, dict(each.failures)) == ((), {})
 
+    def test_no_failure_holds_frames(self) -> None:
+        (failure,) = self.error().failures.values()
+        assert isinstance(failure, AllProvidersFailed)
+        for each in (failure, *failure.exceptions):
+            assert (each.__traceback__, each.__cause__, each.__context__) == (None, None, None)
+
     def test_it_can_be_pickled_and_copied(self) -> None:
         error = self.error()
         for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
@@ -570,12 +672,13 @@ class TestWhatAnErrorHolds:
         assert "42.0" not in f"{error} {error!r} {caplog.text} {json.dumps(failure_as_json(error))} {traces}"
 
     @pytest.mark.parametrize("status", [400, 405])
-    def test_nobody_else_holds_it(self, status: int) -> None:
+    @pytest.mark.parametrize("layer", [Splitting, home])
+    def test_nobody_else_holds_it(self, layer: Callable[[Embedder], ProviderPort], status: int) -> None:
         """A batch is large: it is to end without the garbage collector."""
 
         async def main() -> Any:
             try:
-                await Splitting(far).complete(batch(100))
+                await layer(far).complete(batch(100))
             except DevSynthError as error:
                 return weakref.ref(error)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from .. import telemetry
-from ..batches import ByText
+from ..batches import ByText, own_of
 from ..errors import DevSynthError
 from ..policy.coding import decoded, encoded
 from ..port import ProviderPort
@@ -81,7 +81,7 @@ class Cached(Wrapper):
         """The answer to *request* that is kept, if there is one. ``send`` does not look again for what is not."""
         if isinstance(request, EmbedRequest) or (key := self._kept_at(request)) is None:
             return None
-        if (kept := await self._replayed(_scope(request), key)) is None:
+        if (kept := await self._replayed(request, _scope(request), key)) is None:
             self._missed = key
         return kept
 
@@ -99,11 +99,11 @@ class Cached(Wrapper):
         if key is None:
             return await self.inner.send(request)
         missed, self._missed = self._missed, ""
-        if key != missed and (kept := await self._replayed(scope, key)) is not None:
+        if key != missed and (kept := await self._replayed(request, scope, key)) is not None:
             return kept
         claim = await self._claimed(request, scope, key)
         try:
-            if not claim.own and (kept := await self._replayed(scope, key)) is not None:
+            if not claim.own and (kept := await self._replayed(request, scope, key)) is not None:
                 return kept
             self._count(0, 1)
             reply = await self.inner.send(request)
@@ -144,16 +144,21 @@ class Cached(Wrapper):
         new = tuple(text for text in keys if text not in known)
         if not new:
             vectors = tuple(known[text] for text in request.texts)
-            return await self._given([Chunk(vectors=vectors, finish_reason="stop")])
+            return await self._given(request, [Chunk(vectors=vectors, finish_reason="stop")])
+        own: DevSynthError | None = None
         try:
             reply = await self.inner.send(replace(request, texts=new))
             answer = await reply.read()
         except DevSynthError as error:
-            each = ByText.of(error, new)
+            each, own = ByText.of(error, new), own_of(error)
             self._put(scope, keys, each.vectors)
             each.vectors.update(known)
-            each.tell(error, request.texts)
-            raise
+            each.tell(own, request.texts)
+        if own is not None:
+            try:
+                raise own
+            finally:
+                del own  # it holds this frame
         asked = dict(zip(new, answer.vectors, strict=True))
         if not reply.cached:
             self._put(scope, keys, asked)
@@ -203,18 +208,18 @@ class Cached(Wrapper):
         telemetry.count(telemetry.CACHE_REQUESTS, hits, model=self._model.name, result="hit")
         telemetry.count(telemetry.CACHE_REQUESTS, misses, model=self._model.name, result="miss")
 
-    async def _replayed(self, scope: str, key: str) -> Reply | None:
+    async def _replayed(self, request: Request, scope: str, key: str) -> Reply | None:
         """The answer that is kept at *key*, if there is one."""
         pieces = _read(list[Chunk], (await self._looked_up(scope, [key])).get(key))
         if not pieces:
             return None
         self._count(1, 0)
-        return await self._given(pieces)
+        return await self._given(request, pieces)
 
-    async def _given(self, pieces: Sequence[Chunk]) -> Reply:
+    async def _given(self, request: Request, pieces: Sequence[Chunk]) -> Reply:
         telemetry.mark("devsynth.cache.tier", self._cache.tier)
         reply = await Reply.open(self._model, _each(pieces))
-        reply.cached = True
+        reply.cached, reply.attempts = True, request.call.tally.attempts  # others may have been asked before
         return reply
 
     def _key(self, request: Request) -> str | None:

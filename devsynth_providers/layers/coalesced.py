@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing_extensions import override
 
 from .. import telemetry
+from ..batches import tell_remembered
+from ..errors import DevSynthError
 from ..flights import Flights
 from ..port import ProviderPort
 from ..reply import Reply
@@ -42,7 +44,11 @@ class Coalesced(Wrapper):
         else:
             telemetry.event("coalesced", leader=flight.request.call.id)
             flight.link()
-        return await flight.heard(request)
+        try:
+            return await flight.heard(request)
+        except DevSynthError as error:  # the call may have had more time than this request
+            tell_remembered(error, request, self.model.id)
+            raise
 
     def _key(self, request: Request) -> str | None:
         plan = self._plan

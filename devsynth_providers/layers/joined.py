@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing_extensions import override
 
 from .. import telemetry
-from ..batches import ByText, Capacity, may_be_parted, once
+from ..batches import ByText, Capacity, may_be_parted, once, tell_remembered
 from ..errors import BudgetExceeded, DevSynthError
 from ..flights import Flight, Flights
 from ..port import ProviderPort
@@ -60,6 +60,7 @@ class Joined(Wrapper):
             except DevSynthError as error:
                 if (half := batch.half_of(seat)) is None or not _may_be_parted(error):
                     batch.tell(error, seat)
+                    tell_remembered(error, request, self.model.id)
                     raise
                 # Those of the same half of the same batch are here in the same turn of the loop.
                 key, window_s = f"{key} {flight.request.call.id} {half}", 0.0

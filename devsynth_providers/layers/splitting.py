@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing_extensions import override
 
 from .. import telemetry
-from ..batches import Capacity, Part, in_parts, may_be_parted, once, taken, telling
+from ..batches import Capacity, Part, in_parts, may_be_parted, nobody_was_asked, once, own_of, taken, telling
 from ..errors import AllProvidersFailed, DevSynthError, MalformedResponse, NotPaid, ProviderError
 from ..port import ProviderPort
 from ..reply import Reply
-from ..types import Attempt, Chunk, EmbedRequest, Model, Request, Response, Usage, Vector
+from ..types import Attempt, Chunk, EmbedRequest, Model, Request, Usage, Vector
 from .wrapper import Wrapper
 
 AT_ONCE = 4
@@ -30,8 +30,9 @@ class Splitting(Wrapper):
     is alone; the others are asked all the same. What a part fails with otherwise would be the failure of any, so that
     ends the batch: no other part begins, and those under way, which may be paid already, are let end. It is then the
     error of all texts that were not asked, and the one that is raised; else that is the refusal of the first text that
-    was refused, and says which it is. Either has all ``vectors`` that came, and the ``failures``. Whoever cancels the
-    batch cancels all parts. *models* are those that may be asked.
+    was refused, and says which it is. Either has all ``vectors`` that came, and the ``failures``. A part that nobody is
+    asked for, as another finds out whether the server is well, waits for that one. Whoever cancels the batch cancels
+    all parts. *models* are those that may be asked.
     """
 
     def __init__(self, inner: ProviderPort, models: Sequence[Model] = ()) -> None:
@@ -49,8 +50,6 @@ class Splitting(Wrapper):
             try:
                 return await self.inner.send(request)
             except DevSynthError as error:
-                if len(request.texts) == 1:
-                    raise
                 batch.failed(parts[0], error)
         else:
             telemetry.event("batch.split", texts=len(batch.lacking), parts=len(parts))
@@ -72,13 +71,13 @@ class _Batch:
         if known := self._tally.vectors:
             self._vectors = [known.get(self._key(text)) for text in request.texts]
             self._before = [attempt for attempt in self._tally.attempts if attempt.error is None]
-        self._answers: dict[int, tuple[Reply, Response]] = {}
+        self._under_way: dict[asyncio.Task[Reply], Part] = {}
+        self._answers: dict[int, Reply] = {}
         self._looks_away = False
+        self._held = False  # until a part under way has found out that the server is well
         self._refusals: dict[int, DevSynthError] = {}  # of texts that were asked alone
         self._failures: dict[int, DevSynthError] = {}  # of others
         self._end: DevSynthError | None = None
-        self._bug: Exception | None = None
-        self._workers: list[asyncio.Task[None]] = []
 
     def _key(self, text: str) -> tuple[str, str]:
         return self._inner.model.id, text
@@ -89,41 +88,28 @@ class _Batch:
         return [place for place, vector in enumerate(self._vectors) if vector is None]
 
     async def carry_out(self) -> None:
-        """Ask for all of them. Raises what it has failed with, which then tells what came of each text.
-
-        Not by ``asyncio.TaskGroup``: before Python 3.13 it leaves the task whose group has failed cancelled in part, so
-        that the caller's own ``asyncio.timeout`` ends in a ``CancelledError``.
-        """
-        self._hire()
+        """Ask for all of them. Raises what it has failed with, which then tells what came of each text."""
         try:
-            while self._bug is None and (at_work := self._at_work):
-                await asyncio.wait(at_work, return_when=asyncio.FIRST_EXCEPTION)
+            while self._begin():
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+                self._take()
+        except asyncio.CancelledError:
+            self._remember()
+            raise
         finally:
-            for worker in self._workers:
-                worker.cancel()
-            await asyncio.gather(*self._workers, return_exceptions=True)
-        if self._bug is not None:
-            raise self._bug
+            for task in self._under_way:
+                task.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
         misfits = self._misfits()
         if misfits is not None or self._end is not None or self.lacking:
             raise self._error(misfits)
 
-    @property
-    def _at_work(self) -> list[asyncio.Task[None]]:
-        return [worker for worker in self._workers if not worker.done()]
-
-    def _hire(self) -> None:
-        if self._end is None:
-            for _ in range(min(AT_ONCE - len(self._at_work), len(self.pending))):
-                self._workers.append(asyncio.create_task(self._work()))
-
-    async def _work(self) -> None:
-        try:
-            while self.pending and self._end is None:
-                await self._ask(self._next())
-        except Exception as error:
-            self._bug = self._bug or error
-            raise
+    def _begin(self) -> bool:
+        """Ask for as many parts as may be under way; whether there are any."""
+        while self.pending and self._end is None and len(self._under_way) < (1 if self._held else AT_ONCE):
+            part = self._next()
+            self._under_way[asyncio.create_task(self._ask(part))] = part
+        return bool(self._under_way)
 
     def _next(self) -> Part:
         """The halves of what was refused, at first; but once a text was refused and none was taken so far, a part far
@@ -131,21 +117,28 @@ class _Batch:
         looks_away, self._looks_away = self._looks_away and not self._answers, False
         return self.pending.pop() if looks_away else self.pending.popleft()
 
-    async def _ask(self, part: Part) -> None:
-        try:
-            reply = await self._inner.send(
-                replace(self._request, texts=tuple([self._request.texts[place] for place in part]))
-            )
-            answer = await reply.read()
-            if len(answer.vectors) != len(part):
-                raise self._malformed(f"{len(answer.vectors)} vectors for {len(part)} texts")
-        except DevSynthError as error:
-            self.failed(part, error)
-            self._hire()
-        else:
-            self._answers[part[0]] = reply, answer
-            for place, vector in zip(part, answer.vectors, strict=True):
-                self._vectors[place] = vector
+    async def _ask(self, part: Part) -> Reply:
+        reply = await self._inner.send(
+            replace(self._request, texts=tuple([self._request.texts[place] for place in part]))
+        )
+        answer = await reply.read()
+        if len(answer.vectors) != len(part):
+            raise self._malformed(f"{len(answer.vectors)} vectors for {len(part)} texts")
+        return reply
+
+    def _take(self) -> None:
+        """What has come of the parts that have ended."""
+        for task in [task for task in self._under_way if task.done()]:
+            part = self._under_way.pop(task)
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is None:
+                self._answers[part[0]], self._held = task.result(), False
+                for place, vector in zip(part, task.result().response.vectors, strict=True):
+                    self._vectors[place] = vector
+            elif isinstance(error, DevSynthError):
+                self.failed(part, error)
+            elif not task.cancelled():
+                raise error
 
     def failed(self, part: Part, error: DevSynthError) -> None:
         """*part* has failed by *error*, which may have brought some of its vectors."""
@@ -153,7 +146,13 @@ class _Batch:
         for place, vector in zip(part, vectors, strict=True):
             self._vectors[place] = self._vectors[place] or vector
         lacking = [place for place in part if self._vectors[place] is None]
-        refused = may_be_parted(error) and bool(lacking)
+        if not lacking:
+            return
+        if self._under_way and nobody_was_asked(error):
+            self._held = True
+            self.pending.appendleft(lacking)
+            return
+        refused = may_be_parted(error)
         if refused and len(part) == 1:
             self._refusals[part[0]] = error
             self._looks_away = True
@@ -162,7 +161,9 @@ class _Batch:
         if not refused:
             self._failures |= {place: failures.get(number, error) for number, place in enumerate(part)}
         elif len(part) > 1 and self._end is None:
-            self.pending.extendleft(reversed(_halves(lacking, error)))
+            telemetry.event("batch.halved", texts=len(lacking), reason=error.kind)
+            middle = len(lacking) // 2
+            self.pending.extendleft(half for half in (lacking[middle:], lacking[:middle]) if half)
 
     def _misfits(self) -> DevSynthError | None:
         """Leave out the vectors that are of another dimension than most; the error says that there were some."""
@@ -188,54 +189,49 @@ class _Batch:
         self._refusals, self._failures, self._end = {}, {}, None
         first = min(refusals, default=None)
         other = end or misfits or self._malformed("a part of the batch was cancelled by somebody else")
-        of_each = dict.fromkeys(self.lacking, other) | failures | refusals
-        error = other
-        if end is not None and not may_be_parted(end):
-            error = end
-        elif first is not None:
-            error = refusals[first]
-        told = telling(error, self._vectors, of_each)
-        if first is not None and error is refusals[first]:
-            told = _naming(error, first + 1, len(self._vectors))
-        if isinstance(told, ProviderError | NotPaid):
-            told.attempts = self._tally.attempts or told.attempts
+        if first is None or (end is not None and not may_be_parted(end)):
+            error = _own(other)
+        else:
+            error = _own(refusals[first], f"text {first + 1} of {of}: " if (of := len(self._vectors)) > 1 else "")
+        telling(error, self._vectors, dict.fromkeys(self.lacking, other) | failures | refusals)
+        if isinstance(error, ProviderError | NotPaid):
+            error.attempts = self._tally.attempts or error.attempts
+        self._remember()
+        return error
+
+    def _remember(self) -> None:
+        """What came, for whoever decides the request anew, or has no time left to hear what it ends with."""
         came = zip(self._request.texts, self._vectors, strict=True)
         self._tally.vectors |= {self._key(text): vector for text, vector in came if vector is not None}
-        return told
 
     async def reply(self) -> Reply:
         """All vectors, in the order of the texts."""
-        in_order = [self._answers[first] for first in sorted(self._answers)]
-        replies, answers = [reply for reply, _ in in_order], [answer for _, answer in in_order]
-        told = next((reply for reply in replies if reply.degraded), replies[0])
-        usage = _sum([*[attempt.usage for attempt in self._before], *[answer.usage for answer in answers]])
+        replies = [self._answers[first] for first in sorted(self._answers)]
+        told = next((reply for reply in replies if reply.degraded), replies[0] if replies else None)
+        usages = [attempt.usage for attempt in self._before]
         whole = Chunk(
             vectors=tuple(vector for vector in self._vectors if vector is not None),
-            finish_reason=told.finish_reason,
-            usage=usage,
-            model=told.response_model,
+            finish_reason="stop" if told is None else told.finish_reason,
+            usage=_sum([*usages, *[reply.response.usage for reply in replies]]),
+            model="" if told is None else told.response_model,
         )
-        reply = await Reply.open(told.model, once(whole))
-        reply.usage, reply.attempts, reply.degraded = usage, self._tally.attempts, told.degraded
+        reply = await Reply.open(self._inner.model if told is None else told.model, once(whole))
+        reply.usage, reply.attempts = whole.usage, self._tally.attempts
+        reply.degraded = told is not None and told.degraded
         reply.cached = all(each.cached for each in replies) and not self._before
         return reply
 
 
-def _halves(part: Part, error: DevSynthError) -> list[Part]:
-    """What of a part that was refused is to be asked next; no less than all of it, if that is a single text."""
-    telemetry.event("batch.halved", texts=len(part), reason=error.kind)
-    middle = len(part) // 2
-    return [half for half in (part[:middle], part[middle:]) if half]
-
-
-def _naming(error: DevSynthError, number: int, of: int) -> DevSynthError:
-    """*error*, which says that it is of the *number*th of so many texts."""
-    if isinstance(error, AllProvidersFailed):
-        named: DevSynthError = AllProvidersFailed(f"text {number} of {of}: {error.message}", error.exceptions)
-        named.vectors, named.failures, named.__cause__ = error.vectors, error.failures, error.__cause__
+def _own(error: DevSynthError, said: str = "") -> DevSynthError:
+    """*error* as this batch's own, which begins with what is *said*: others may hold it."""
+    if said and isinstance(error, AllProvidersFailed):
+        named = AllProvidersFailed(said + error.message, error.exceptions)
+        named.__cause__ = error.__cause__
         return named
-    error.args = (f"text {number} of {of}: {error}",)
-    return error
+    own = own_of(error)
+    if said:
+        own.args = (f"{said}{error}",)
+    return own
 
 
 def _sum(usages: Sequence[Usage]) -> Usage:
