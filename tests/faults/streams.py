@@ -23,7 +23,7 @@ from .rows import AGAIN, NEXT, NOW, STREAMED, Row, on_both
 from .rows import row as _row
 
 TEXT = "w0 w1"
-_SOON = Timeouts(first_token_s=1.0, idle_s=1.0, total_s=10)
+_SOON = Timeouts(first_token_s=2.0, idle_s=2.0, total_s=10)  # a loaded machine takes half a second to be asked
 _SHORT = Timeouts(first_token_s=20, idle_s=20, total_s=4)
 _BEGUN = (delta(role="assistant", text=""), delta("w0 "), delta("w1"))
 _END = (delta(finish="stop"), usage_event(), "[DONE]")
