@@ -30,6 +30,7 @@ import diskcache
 
 from devsynth_providers import Keep, Model, Policy, Price, ResponseCache, Router, Rule, SqliteLedger, Usage
 from devsynth_providers.stores import sqlite_ledger
+from devsynth_providers.stores.database import PAGE_BYTES
 from devsynth_providers.stores.entries import Entry, Ledger, Outcome, Purse
 from devsynth_providers.stores.migrations import bring_up_to_date
 from devsynth_providers.stores.redis_ledger import RedisLedger
@@ -58,7 +59,8 @@ def pair(ledger: Ledger, prefix: str) -> Work:
 def statements(file: Path, prefix: str) -> Work:
     """What SQLite takes for the same: the statements of such a pair, with nothing around them."""
     database = sqlite3.connect(file, isolation_level=None)
-    for setting in ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0"):
+    settings = f"page_size = {PAGE_BYTES}", "journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0"
+    for setting in settings:
         database.execute(f"PRAGMA {setting}")
     bring_up_to_date(database, file)
     cursor, purses = database.cursor(), (("project:a", "2026-11-26"), ("policy:p", "2026-11"))

@@ -135,7 +135,7 @@ class Book:
             rule=call.rule,
             tags=request.tags,
             reason=call.reason,
-            complexity=call.complexity if isinstance(request, ChatRequest) else None,  # to embed is easy for nobody
+            complexity=call.complexity if isinstance(request, ChatRequest) else None,  # of texts to embed, none
         )
 
 
